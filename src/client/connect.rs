@@ -67,7 +67,7 @@ impl fmt::Display for ConnectFailure {
                 "the server does not speak GT/2, and wire is 2; set it to auto, or to 1",
             ),
             Self::LacksKinds(_) => {
-                f.write_str("the server's version of gt has no domains or no UDP ports")
+                f.write_str("the server's version of gt cannot publish all of the services")
             }
             Self::OtherProtocol(other) => write!(f, "not a gt server: {other}"),
             Self::Ended(e) => write!(f, "the server ended the hello: {e}"),
@@ -102,8 +102,8 @@ impl fmt::Display for ConnectFailure {
             }
             Self::NothingToPublish => f.write_str(
                 "the server cannot publish any of the services (GT/1 does not tell where visitors come \
-                 from, for allow and deny, and has neither domains nor UDP; nor have earlier versions of gt); update \
-                 the server, or remove these options",
+                 from, for allow and deny, and has no domains, UDP or groups; nor have earlier versions of gt); \
+                 update the server, or remove these options",
             ),
             Self::Stopped => f.write_str("stopping"),
         }
@@ -175,6 +175,7 @@ async fn introduce(
     );
     let mut hello = services.hello(&context.id, &context.secret);
     hello.origins = context.origins;
+    hello.instance = context.instance;
     let hello = hello.encode(version);
     let already = match version {
         Version::One => future::or(hello_gt1(&conn, &hello), silence(patience)).await?,
@@ -182,10 +183,10 @@ async fn introduce(
             let asking = timeout(HELLO_TIMEOUT.min(patience), hello_gt2(&conn, &hello));
             let (answer, already) = asking.await.unwrap_or(Err(ConnectFailure::WrongVersion))?;
             ability.kinds = answer.kinds;
+            ability.health = answer.health;
             if !services.fit(ability) {
                 return Err(ConnectFailure::LacksKinds(answer.kinds));
             }
-            ability.health = answer.health;
             policy.origins = context.origins && answer.origins;
             already
         }

@@ -7,6 +7,7 @@ use crate::config::{Secret, Uplink, Wire};
 use crate::net::tls::{Connector, ServerTrust};
 use crate::net::{Shutdown, WaitGroup};
 use crate::sync::{Mutex, MutexGuard};
+use crate::wire::hello::INSTANCE;
 use event_listener::Event;
 use std::io;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub(crate) struct ClientContext {
     pub(super) wire: Wire,
     /// Whether servers are asked where visitors come from.
     pub(super) origins: bool,
+    /// What distinguishes this client from others with its id; `None` if there can be none.
+    pub(super) instance: Option<[u8; INSTANCE]>,
     pub(super) remote_timeout: Duration,
     pub(super) reconnect_delay: Duration,
     /// Maximum number of tunnels to one server.

@@ -43,6 +43,7 @@ use crate::logging::AccessLog;
 use crate::net::tls::{self, Connector};
 use crate::net::{timeout, Shutdown, Timer, WaitGroup};
 use crate::sync::Mutex;
+use crate::wire::hello::INSTANCE;
 use context::{connector, ClientContext, LazyTls};
 use event_listener::Event;
 use futures_lite::future;
@@ -93,6 +94,8 @@ pub struct ClientPlan {
     connector: Option<Connector>,
     p2p: P2pOptions,
     forward: Option<PlannedForward>,
+    /// What distinguishes the client from others with its id; `None` if there can be none.
+    instance: Option<[u8; INSTANCE]>,
 }
 
 impl ClientPlan {
@@ -140,6 +143,16 @@ impl ClientPlan {
                     .map_or_else(generate_secret, Ok)?,
             },
         };
+        // Kept, so that a client is one to its servers before and after a reload or a restart.
+        let running_instance = running
+            .filter(|client| client.uplink.id == link.id)
+            .and_then(|client| client.context.instance);
+        let known_instance = running_instance.or_else(|| inherited.instance(file, &link.id));
+        let instance = match (link.groups, known_instance) {
+            (false, _) => None,
+            (true, Some(known)) => Some(known),
+            (true, None) => Some(new_instance()?),
+        };
         // Reports an unusable file now, not when the first tunnel needs it.
         let connector = match link.remotes.iter().any(|remote| remote.tls) {
             true => Some(connector(link)?),
@@ -153,6 +166,7 @@ impl ClientPlan {
             connector,
             p2p: P2pOptions::new(config),
             forward: None,
+            instance,
         })
     }
 }
@@ -192,6 +206,7 @@ impl Client {
             },
             wire: link.wire,
             origins: link.origins,
+            instance: plan.instance,
             remote_timeout: link.remote_timeout,
             reconnect_delay: link.reconnect_delay,
             connections: link.connections,
@@ -300,9 +315,16 @@ impl Client {
             id: self.context.id.clone(),
             secret: self.context.secret.clone(),
         });
-        let secret = secret.map(|piece| (piece, None));
+        let instance = self.context.instance.map(|instance| Item::Instance {
+            id: self.context.id.clone(),
+            instance,
+        });
+        let secret = secret
+            .into_iter()
+            .chain(instance)
+            .map(|piece| (piece, None));
         let listener = self.forward.as_ref().map(TcpForwarder::share);
-        secret.into_iter().chain(listener).collect()
+        secret.chain(listener).collect()
     }
 
     /// Waits until there is a tunnel to every server or each has been tried, for at most 10 s.
@@ -363,6 +385,13 @@ impl Client {
         timeout(CUT_TIMEOUT, drained()).await;
         all().for_each(|client| client.p2p.close());
     }
+}
+
+/// Generates an instance.
+fn new_instance() -> io::Result<[u8; INSTANCE]> {
+    let mut bytes = [0; INSTANCE];
+    tls::fill_random(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Generates a secret of 128 random bits in hexadecimal, for servers that accept any client.

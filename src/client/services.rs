@@ -170,35 +170,16 @@ impl Services {
 
     /// Returns the services as the server sees them.
     pub fn specs(&self) -> Vec<ServiceSpec> {
-        let specs = self
-            .list
-            .iter()
-            .map(|service| match &service.config.exposure {
-                Exposure::Host { tls, prefix } => ServiceSpec::Host {
-                    tls: *tls,
-                    prefix: prefix.as_deref().map(Into::into),
+        let specs = self.list.iter().map(|service| {
+            let spec = spec_of(&service.config.exposure);
+            match &service.config.group {
+                Some(group) => ServiceSpec::Grouped {
+                    group: Box::new(group.clone()),
+                    service: Box::new(spec),
                 },
-                Exposure::Domains {
-                    tls,
-                    prefix,
-                    domains,
-                } => ServiceSpec::Domains {
-                    tls: *tls,
-                    prefix: prefix.as_deref().map(Into::into),
-                    domains: domains
-                        .iter()
-                        .map(|domain| domain.as_str().into())
-                        .collect(),
-                },
-                Exposure::Tcp { port, random } => ServiceSpec::Tcp {
-                    random: *random,
-                    port: *port,
-                },
-                Exposure::Udp { port, random } => ServiceSpec::Udp {
-                    random: *random,
-                    port: *port,
-                },
-            });
+                None => spec,
+            }
+        });
         specs.collect()
     }
 
@@ -206,6 +187,7 @@ impl Services {
     pub fn hello(&self, id: &str, secret: &Secret) -> Hello {
         Hello {
             origins: false,
+            instance: None,
             id: id.into(),
             secret: secret.as_bytes().into(),
             services: self.specs(),
@@ -416,6 +398,36 @@ impl Services {
     }
 }
 
+/// Returns a service as the server sees it, without its group.
+fn spec_of(exposure: &Exposure) -> ServiceSpec {
+    match exposure {
+        Exposure::Host { tls, prefix } => ServiceSpec::Host {
+            tls: *tls,
+            prefix: prefix.as_deref().map(Into::into),
+        },
+        Exposure::Domains {
+            tls,
+            prefix,
+            domains,
+        } => ServiceSpec::Domains {
+            tls: *tls,
+            prefix: prefix.as_deref().map(Into::into),
+            domains: domains
+                .iter()
+                .map(|domain| domain.as_str().into())
+                .collect(),
+        },
+        Exposure::Tcp { port, random } => ServiceSpec::Tcp {
+            random: *random,
+            port: *port,
+        },
+        Exposure::Udp { port, random } => ServiceSpec::Udp {
+            random: *random,
+            port: *port,
+        },
+    }
+}
+
 /// What a server can publish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerAbility {
@@ -429,10 +441,15 @@ pub struct ServerAbility {
 
 /// Returns what a service has that such a server cannot publish, if anything.
 fn lacks(ability: ServerAbility, service: &ServiceConfig) -> Option<&'static str> {
-    let ServiceKinds { domains, udp } = ability.kinds;
+    let ServiceKinds {
+        domains,
+        udp,
+        groups,
+    } = ability.kinds;
     let needs = [
         (service.has_domains() && !domains, "a domain"),
         (service.is_udp() && !udp, "a UDP port"),
+        (service.group.is_some() && !groups, "a serviceGroup"),
     ];
     needs
         .into_iter()

@@ -104,6 +104,8 @@ pub struct Uplink {
     pub wire: Wire,
     /// Whether servers are asked where visitors come from.
     pub origins: bool,
+    /// Whether there are services of groups, so that others with the same id may be connected, too.
+    pub groups: bool,
 }
 
 /// A local listener that forwards each connection to another client.
@@ -247,6 +249,7 @@ pub fn load(
                 || services
                     .iter()
                     .any(|service| service.needs_origins_for().is_some()),
+            groups: services.iter().any(|service| service.group.is_some()),
         },
         services,
         stun: options.remote_stun,

@@ -175,6 +175,7 @@ fn check(version: Version, hello: &Hello) {
     let change = Hello {
         window: 0,
         origins: false,
+        instance: None,
         ..hello.clone()
     };
     let again = read(reader, &bytes[used..], Pace::Whole);

@@ -10,6 +10,7 @@ use crate::net::kernel::{AsFd, OwnedFd};
 use crate::net::Datagrams;
 #[cfg(any(feature = "server", feature = "p2p"))]
 use crate::net::Listener;
+use crate::wire::hello::{GroupSpec, INSTANCE};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -61,6 +62,24 @@ pub enum Item {
         /// The secret.
         secret: Secret,
     },
+    /// What distinguishes a client from others with its id.
+    Instance {
+        /// The client's id.
+        id: String,
+        /// Random bytes.
+        instance: [u8; INSTANCE],
+    },
+    /// A reserved host prefix or domain of a group. Earlier versions of gt do not know the kind.
+    GroupedHost {
+        /// Whether the prefix is matched against the TLS server name.
+        tls: bool,
+        /// The prefix, as it is published.
+        prefix: String,
+        /// The id of one of the members.
+        id: String,
+        /// The group.
+        group: GroupSpec,
+    },
     /// A server's STUN socket. Carries the socket.
     Stun {
         /// The address, as the configuration writes it.
@@ -106,6 +125,21 @@ impl Item {
                 .bytes(id.as_bytes())
                 .bytes(secret.as_bytes()),
             Self::Stun { addr } => PacketWriter::new(7).bytes(addr.as_bytes()),
+            Self::Instance { id, instance } => {
+                PacketWriter::new(10).bytes(id.as_bytes()).bytes(instance)
+            }
+            Self::GroupedHost {
+                tls,
+                prefix,
+                id,
+                group,
+            } => PacketWriter::new(11)
+                .u16(u16::from(*tls))
+                .bytes(prefix.as_bytes())
+                .bytes(id.as_bytes())
+                .bytes(group.name.as_bytes())
+                .bytes(&group.key)
+                .u16(u16::from(group.sticky)),
         }
         .finish()
     }
@@ -145,6 +179,20 @@ impl Item {
             },
             7 => Self::Stun {
                 addr: reader.text()?,
+            },
+            10 => Self::Instance {
+                id: reader.text()?,
+                instance: reader.bytes()?.try_into().ok()?,
+            },
+            11 => Self::GroupedHost {
+                tls: reader.u16()? != 0,
+                prefix: reader.text()?,
+                id: reader.text()?,
+                group: GroupSpec {
+                    name: reader.text()?.into(),
+                    key: reader.bytes()?.into(),
+                    sticky: reader.u16()? != 0,
+                },
             },
             _ => return None,
         })
@@ -196,6 +244,18 @@ impl Inherited {
         let mut its = self.items.iter().filter(|received| received.role == *role);
         its.find_map(|received| match &received.item {
             Item::Secret { id: other, secret } if other == id => Some(secret.clone()),
+            _ => None,
+        })
+    }
+
+    /// Returns the instance of the client `id` that is configured by this file.
+    pub fn instance(&self, role: &Option<PathBuf>, id: &str) -> Option<[u8; INSTANCE]> {
+        let mut its = self.items.iter().filter(|received| received.role == *role);
+        its.find_map(|received| match &received.item {
+            Item::Instance {
+                id: other,
+                instance,
+            } if other == id => Some(*instance),
             _ => None,
         })
     }
@@ -279,7 +339,24 @@ mod tests {
                 id: id.clone(),
                 secret: secret.clone(),
             },
-            Item::Secret { id, secret },
+            Item::Secret {
+                id: id.clone(),
+                secret,
+            },
+            Item::Instance {
+                id: id.clone(),
+                instance: [7; INSTANCE],
+            },
+            Item::GroupedHost {
+                tls: false,
+                prefix: "web".to_owned(),
+                id,
+                group: GroupSpec {
+                    name: "g".into(),
+                    key: [0xFF; 200].into(),
+                    sticky: true,
+                },
+            },
             Item::Stun {
                 addr: ":3478".to_owned(),
             },

@@ -86,12 +86,14 @@ impl GrantedPrefixes {
 
 /// Returns the prefix and the domains that a service names.
 fn names(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
-    let (prefix, domains) = match spec {
+    let (prefix, domains) = match spec.ungrouped() {
         ServiceSpec::Host { prefix, .. } => (prefix.as_deref(), &[][..]),
         ServiceSpec::Domains {
             prefix, domains, ..
         } => (prefix.as_deref(), &domains[..]),
-        ServiceSpec::Tcp { .. } | ServiceSpec::Udp { .. } => (None, &[][..]),
+        ServiceSpec::Tcp { .. } | ServiceSpec::Udp { .. } | ServiceSpec::Grouped { .. } => {
+            (None, &[][..])
+        }
     };
     prefix
         .into_iter()

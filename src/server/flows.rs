@@ -5,6 +5,7 @@ use super::connection_limit::Permit;
 use super::counters::Loss;
 use super::error_page::ErrorPage;
 use super::ports::{OpenedPort, Protocol};
+use super::registry::id_of;
 use super::state::ServerState;
 use super::udp_port::UdpPort;
 use super::visitor::{self, find_route, introduce, relay, ErrorAnswer, Route};
@@ -407,7 +408,7 @@ async fn serve(end: FlowEnd, permit: Permit) {
     let seen = state.settings.seen();
     let settings = state.settings.get();
     let mut visit = settings.access_log.as_ref().map(|log| {
-        let visit = log.visit(Some(&id), format!("port {number}"), Way::Udp);
+        let visit = log.visit(Some(id_of(&id)), format!("port {number}"), Way::Udp);
         Box::new(visit.of_server().from(Some(peer)))
     });
     if !settings.visitors.admit(peer.ip()) {

@@ -6,7 +6,7 @@ use super::state::ServerState;
 use super::users::{Admission, LoginVerdict};
 use crate::net::{timeout, Conn};
 use crate::wire::frame::{RejectCode, Signal};
-use crate::wire::hello::{Hello, ServiceSpec};
+use crate::wire::hello::{Hello, ServiceSpec, INSTANCE};
 use crate::wire::Version;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -35,6 +35,8 @@ pub struct Authenticated {
     pub window: u32,
     /// Whether each stream is to begin with its visitor's origin.
     pub origins: bool,
+    /// What distinguishes the client from others with its id.
+    pub instance: Option<[u8; INSTANCE]>,
 }
 
 /// Completes the check of the credentials, by the authAPI if needed.
@@ -50,6 +52,7 @@ pub async fn admit(
         services,
         window,
         origins,
+        instance,
     } = hello;
     let mut requested = Vec::new();
     let (admission, api_grant, services) = match verdict {
@@ -88,6 +91,7 @@ pub async fn admit(
         requested,
         window,
         origins,
+        instance,
     })
 }
 

@@ -167,10 +167,12 @@ pub struct PortRequest {
 impl PortRequest {
     /// Returns the request of a service; `None` if it has no port.
     pub fn of(spec: &ServiceSpec) -> Option<Self> {
-        let (protocol, random, port) = match *spec {
+        let (protocol, random, port) = match *spec.ungrouped() {
             ServiceSpec::Tcp { random, port } => (Protocol::Tcp, random, port),
             ServiceSpec::Udp { random, port } => (Protocol::Udp, random, port),
-            ServiceSpec::Host { .. } | ServiceSpec::Domains { .. } => return None,
+            ServiceSpec::Host { .. }
+            | ServiceSpec::Domains { .. }
+            | ServiceSpec::Grouped { .. } => return None,
         };
         Some(Self {
             protocol,

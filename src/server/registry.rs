@@ -4,9 +4,11 @@
 mod arrivals;
 mod conflict;
 mod domains;
+mod groups;
 mod health;
 mod held_clients;
 mod host_table;
+mod instances;
 mod moving;
 mod reservations;
 mod snapshot;
@@ -24,18 +26,22 @@ use crate::net::{clock, ShardId};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::{Stream, Traffic, Tunnel};
 use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal, StreamId};
-use crate::wire::hello::ServiceSpec;
+use crate::wire::hello::{GroupSpec, ServiceSpec};
 use crate::wire::Version;
 use arrivals::Arrivals;
 use conflict::RegistrationConflict;
 pub use domains::domain_of;
 use domains::{domain_key, CATCH_ALL};
 use event_listener::{Event, EventListener};
+pub use groups::SharedName;
+use groups::MAX_MEMBERS;
 use held_clients::HeldClients;
 pub use held_clients::LoginRight;
-use host_table::HostTable;
 #[cfg(test)]
 pub use host_table::SCANS;
+use host_table::{HostGroup, HostMember, HostTable};
+use instances::Instances;
+pub use instances::{client_key, id_of};
 use log::Level;
 pub use moving::Registration;
 use reservations::{Reservation, Reservations};
@@ -45,7 +51,7 @@ pub use snapshot::TUNNELS_READ;
 pub use snapshot::{ClientStats, SnapshotOrder, Totals};
 use std::borrow::Cow;
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use subtle::ConstantTimeEq;
@@ -77,6 +83,8 @@ pub enum HostKind {
 pub struct Login<'a> {
     /// The client's id.
     pub id: &'a str,
+    /// The key of the client's registration: the id, or one of its instances.
+    pub key: &'a str,
     /// The client's limits.
     pub limits: &'a Limits,
     /// The settings in force: users, and how visitors are routed.
@@ -93,6 +101,7 @@ impl<'a> Login<'a> {
     pub fn of_user(id: &'a str, limits: &'a Limits, settings: &'a Settings) -> Self {
         Self {
             id,
+            key: id,
             limits,
             settings,
             proof: LoginProof::Known,
@@ -131,7 +140,10 @@ pub struct Registry {
 #[derive(Default)]
 struct RegistryState {
     /// In boxes: a table has almost as many free places as clients.
+    /// By their keys.
     clients: HashMap<Box<str>, Box<RegisteredClient>>,
+    /// The keys that are not the id itself.
+    instances: Instances,
     hosts: HostTable,
     /// Host prefixes and ports reserved for clients that are away.
     reservations: Reservations,
@@ -158,10 +170,29 @@ pub fn registry_key(host: &HostKey) -> Key {
     (kind, host.prefix.as_str().into())
 }
 
-#[derive(PartialEq, Eq)]
+/// A host prefix or domain in use.
 struct RegisteredHost {
-    client: Box<str>,
+    /// The client that has it, the first one of a group.
+    member: HostMember,
+    /// The group that shares it.
+    group: Option<Box<HostGroup>>,
+}
+
+/// A name that a client asks for: the service, and the group that is to share it.
+struct WantedHost<'a> {
+    key: Key,
     service: ServiceIndex,
+    group: Option<&'a GroupSpec>,
+}
+
+/// A host prefix that is in use or reserved, as another process is told.
+pub struct KeptHost {
+    /// The prefix.
+    pub key: Key,
+    /// The client's id as far as known.
+    pub id: Option<Box<str>>,
+    /// The group that shares it.
+    pub group: Option<GroupSpec>,
 }
 
 /// The services of a registration. A service that was not granted is `None`.
@@ -307,9 +338,9 @@ impl Registry {
         let early = self.open_early(login, &services);
         let mut inner = self.lock();
         let opened = inner.admit(login, services, early)?;
-        inner.attach(login.id, tunnel, Signal::Ready);
+        inner.attach(login.key, tunnel, Signal::Ready);
         inner.limit_draining(login);
-        self.wake_visitors(&inner, login.id);
+        self.wake_visitors(&inner, login.key);
         Ok(opened)
     }
 
@@ -327,7 +358,7 @@ impl Registry {
             return Vec::new();
         }
         let inner = self.lock();
-        let client = inner.clients.get(login.id);
+        let client = inner.clients.get(login.key);
         if client.is_some_and(|client| *client.services == services) {
             return Vec::new();
         }
@@ -348,23 +379,29 @@ impl Registry {
         self.lock().requested_hosts(login, services).map(drop)
     }
 
-    /// Returns the tunnels that were the reason to reject another one of the same client.
-    pub fn blocking_tunnels(&self, id: &str, refusal: RejectCode) -> Vec<Tunnel> {
+    /// Returns the tunnels that were, perhaps, the reason to reject another one of the same id.
+    pub fn blocking_tunnels(&self, key: &str, refusal: RejectCode) -> Vec<Tunnel> {
         let inner = self.lock();
-        let Some(client) = inner.clients.get(id) else {
-            return Vec::new();
-        };
-        match (&client.draining, refusal) {
+        let client = inner.clients.get(key);
+        let draining = client.and_then(|client| client.draining.as_ref());
+        match (draining, refusal) {
             (Some(old), RejectCode::OtherClientConnected) => old.tunnels.clone(),
-            (_, RejectCode::TooManyConnections) => client.open_tunnels().cloned().collect(),
+            (_, RejectCode::TooManyConnections) => {
+                let its = inner.of_id(id_of(key));
+                its.flat_map(|(_, client)| client.open_tunnels())
+                    .cloned()
+                    .collect()
+            }
+            // A client that was started anew, before the server has noticed the end of the old one.
+            (_, RejectCode::HostConflict) => Self::tunnels_of_siblings(&inner, key),
             _ => Vec::new(),
         }
     }
 
     /// Returns the credentials, shared with other tunnels of the client if they have the same.
-    pub fn share_credentials(&self, credentials: Credentials) -> Arc<Credentials> {
+    pub fn share_credentials(&self, key: &str, credentials: Credentials) -> Arc<Credentials> {
         let inner = self.lock();
-        let client = inner.clients.get(&credentials.id);
+        let client = inner.clients.get(key);
         let shared = client.and_then(|client| client.credentials.clone());
         drop(inner);
         let is_same = |shared: &Arc<Credentials>| {
@@ -375,8 +412,8 @@ impl Registry {
     }
 
     /// Keeps the credentials of a tunnel that has been registered.
-    pub fn keep_credentials(&self, credentials: &Arc<Credentials>) {
-        if let Some(client) = self.lock().clients.get_mut(&credentials.id) {
+    pub fn keep_credentials(&self, key: &str, credentials: &Arc<Credentials>) {
+        if let Some(client) = self.lock().clients.get_mut(key) {
             client.credentials = Some(credentials.clone());
         }
     }
@@ -406,9 +443,9 @@ impl Registry {
     /// Tries to open the missing ports and tells the client's tunnels of those that are open now.
     /// The caller has to accept on the returned ports.
     pub fn retry_ports(&self, login: &Login<'_>) -> Vec<OpenedPort> {
-        let (id, now) = (login.id, clock::now());
+        let (id, key, now) = (login.id, login.key, clock::now());
         let inner = self.lock();
-        let client = inner.clients.get(id);
+        let client = inner.clients.get(key);
         let missing = client.into_iter().flat_map(|client| &client.missing);
         let missing: Vec<PortRequest> = missing.map(|missing| missing.request).collect();
         let kept = inner.reservations.ports_of(id, now);
@@ -416,6 +453,7 @@ impl Registry {
         let early = ports::open_early(login.limits, &missing, kept);
         let mut inner = self.lock();
         let mut inherited = inner.inherited_ports(id, early, now);
+        let others = inner.ports_of_siblings(key);
         let RegistryState {
             clients,
             reservations,
@@ -424,11 +462,12 @@ impl Registry {
         let is_others = |port| reservations.is_others_port(port, id, now);
         let mut allowance = PortQuota::new(login.limits).without(&is_others);
         let mut opened = Vec::new();
-        let Some(client) = clients.get_mut(id) else {
+        let Some(client) = clients.get_mut(key) else {
             return opened;
         };
-        for port in &client.ports {
-            allowance.admit(port.id());
+        let ports = client.ports.iter().map(PortListener::id);
+        for port in others.into_iter().chain(ports) {
+            allowance.admit(port);
         }
         let mut tries = ports::MAX_TRIES_LOCKED;
         for missing in std::mem::take(&mut client.missing) {
@@ -461,7 +500,7 @@ impl Registry {
         services: Vec<Option<ServiceSpec>>,
         tunnel: &Tunnel,
     ) -> Result<Vec<OpenedPort>, RejectCode> {
-        let id = login.id;
+        let id = login.key;
         let early = self.open_early(login, &services);
         let mut inner = self.lock();
         let mut opened = Vec::new();
@@ -484,12 +523,20 @@ impl Registry {
     /// Checks a registration against changed limits. If they do not allow it any more, ends it: its
     /// tunnels drain, and the client learns the reason when it reconnects.
     pub fn enforce(&self, login: &Login<'_>) -> Result<(), RejectCode> {
-        let Login { id, limits, .. } = *login;
+        let Login {
+            key: id, limits, ..
+        } = *login;
         let mut inner = self.lock();
         let Some(client) = inner.clients.get(id) else {
             return Ok(());
         };
         let mut allowance = PortQuota::new(limits);
+        // Of several registrations of an id, each one makes room for those before it.
+        for (_, before) in inner.siblings(id).filter(|(key, _)| *key < id) {
+            before.ports.iter().for_each(|port| {
+                allowance.admit(port.id());
+            });
+        }
         let ports = client.ports.iter().all(|port| allowance.admit(port.id()));
         let verdict = match inner.requested_hosts(login, &client.services) {
             Ok(hosts) if ports && inner.has_exactly(id, &hosts) => Ok(()),
@@ -502,8 +549,8 @@ impl Registry {
             inner.revoke(id);
             return verdict;
         }
-        let client = inner.clients.get(id).into_iter();
-        let open = client.flat_map(|client| client.open_tunnels());
+        let clients = inner.of_id(login.id);
+        let open = clients.flat_map(|(_, client)| client.open_tunnels());
         open.skip(max_tunnels(limits)).for_each(Tunnel::close);
         Ok(())
     }
@@ -536,18 +583,23 @@ impl Registry {
     pub fn owner(&self, kind: HostKind, prefix: &str) -> Option<Box<str>> {
         let inner = self.lock();
         let host = inner.hosts.get(&(kind, prefix.into()))?;
-        Some(host.client.clone())
+        Some(id_of(&host.member.client).into())
     }
 
     /// Returns all prefixes in use or reserved, with their clients' ids as far as known.
-    pub fn hosts(&self) -> Vec<(Key, Option<Box<str>>)> {
+    pub fn hosts(&self) -> Vec<KeptHost> {
         let inner = self.lock();
-        let served = inner.hosts.iter();
-        let served = served.map(|(key, host)| (key.clone(), Some(host.client.clone())));
+        let served = inner.hosts.iter().map(|(key, host)| KeptHost {
+            key: key.clone(),
+            id: Some(id_of(&host.member.client).into()),
+            group: host.group.as_ref().map(|group| group.spec.clone()),
+        });
         let kept = inner.reservations.hosts(clock::now());
-        let kept = kept.map(|(key, id)| (key.clone(), id.map(Into::into)));
-        let held = inner.held.hosts();
-        let held = held.map(|(key, id)| (key.clone(), Some(id.into())));
+        let held = inner.held.hosts().map(|(key, id)| KeptHost {
+            key: key.clone(),
+            id: Some(id.into()),
+            group: None,
+        });
         served.chain(kept).chain(held).collect()
     }
 
@@ -559,7 +611,7 @@ impl Registry {
         for (id, client) in &mut inner.clients {
             client.ports.sort_by_key(PortListener::service);
             let ports = client.ports.iter_mut().map(PortListener::share);
-            shared.extend(ports.map(|port| (id.clone(), port)));
+            shared.extend(ports.map(|port| (id_of(id).into(), port)));
         }
         let kept = inner.reservations.ports(clock::now());
         shared.extend(kept.map(|(id, port)| {
@@ -593,19 +645,15 @@ impl Registry {
 
     /// Reserves the prefixes and ports that the clients of the parent process had, until they
     /// reconnect.
-    pub fn restore(
-        &self,
-        hosts: Vec<(Key, Option<Box<str>>)>,
-        ports: Vec<(Box<str>, InheritedPort)>,
-    ) {
+    pub fn restore(&self, hosts: Vec<KeptHost>, ports: Vec<(Box<str>, InheritedPort)>) {
         let mut inner = self.lock();
         let now = clock::now();
         if !hosts.is_empty() {
             inner.restart_until = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
         }
-        for (key, id) in hosts {
-            inner.has_domains |= domain_of(&key.1).is_some();
-            inner.reservations.restore_host(key, id, now);
+        for host in hosts {
+            inner.has_domains |= domain_of(&host.key.1).is_some();
+            inner.reservations.restore_host(host, now);
         }
         for (id, port) in ports {
             inner.reservations.reserve_port(&id, port, now);
@@ -654,6 +702,14 @@ impl Registry {
         self.tunnel_ended_event.notify(usize::MAX);
     }
 
+    /// Removes a tunnel that has ended, of any registration of the id of this one.
+    pub fn tunnel_of_id_ended(&self, key: &str, tunnel: &Tunnel) {
+        let inner = self.lock();
+        let keys: Vec<Box<str>> = inner.of_id(id_of(key)).map(|(key, _)| key.into()).collect();
+        drop(inner);
+        keys.iter().for_each(|key| self.tunnel_ended(key, tunnel));
+    }
+
     fn remove(&self, id: &str, tunnel: &Tunnel) {
         let mut inner = self.lock();
         // They look again when the lock is free.
@@ -686,6 +742,7 @@ impl Registry {
             inner.end_registration(id);
             if is_gone {
                 inner.clients.remove(id);
+                inner.instances.remove(id);
                 if listed {
                     inner.past_traffic += past;
                 }
@@ -693,14 +750,22 @@ impl Registry {
         }
     }
 
-    /// Opens a stream to the client that has the prefix; if `also_down`, even if its service is down.
-    pub fn open_host(&self, kind: HostKind, prefix: &str, also_down: bool) -> OpenResult {
+    /// Opens a stream to the client that has the prefix, or to one of those that share it; if `also_down`,
+    /// even if its service is down.
+    pub fn open_host(
+        &self,
+        kind: HostKind,
+        prefix: &str,
+        visitor: IpAddr,
+        also_down: bool,
+    ) -> OpenResult {
         let mut inner = self.lock();
         let key = (kind, Box::from(prefix));
         match inner.hosts.get(&key) {
+            Some(host) if host.group.is_some() => inner.open_group(&key, visitor, also_down),
             Some(host) => {
-                let (id, service) = (host.client.clone(), host.service);
-                inner.open(&id, service, also_down)
+                let (client, service) = (host.member.client.clone(), host.member.service);
+                inner.open(&client, service, also_down)
             }
             None if inner.held.owner(&key).is_some() => OpenResult::Held,
             None if inner.reservations.is_host(&key, clock::now()) => OpenResult::NoTunnel,
@@ -791,11 +856,21 @@ impl RegistryState {
         services: Vec<Option<ServiceSpec>>,
         early: Vec<InheritedPort>,
     ) -> Result<Vec<OpenedPort>, RejectCode> {
-        let Login { id, limits, .. } = *login;
+        let Login {
+            key: id, limits, ..
+        } = *login;
         let mut opened = Vec::new();
+        let others = self
+            .siblings(id)
+            .flat_map(|(_, client)| client.open_tunnels());
+        let others = others.count();
+        if others >= max_tunnels(limits) {
+            return Err(RejectCode::TooManyConnections);
+        }
+        self.revoke_departing_siblings(id);
         match self.clients.get_mut(id) {
             Some(client) if *client.services == services => {
-                if client.open_tunnels().count() >= max_tunnels(limits) {
+                if client.open_tunnels().count().saturating_add(others) >= max_tunnels(limits) {
                     return Err(RejectCode::TooManyConnections);
                 }
             }
@@ -832,10 +907,8 @@ impl RegistryState {
     /// Ends draining tunnels of a client beyond the number that may be open: first those without
     /// streams, then the oldest.
     fn limit_draining(&mut self, login: &Login<'_>) {
-        let Some(client) = self.clients.get(login.id) else {
-            return;
-        };
-        let tunnels = client.all_tunnels();
+        let clients = self.of_id(login.id);
+        let tunnels = clients.flat_map(|(_, client)| client.all_tunnels());
         // A parked tunnel is about to move to another process.
         let drains = |t: &&Tunnel| !t.is_open() && !t.is_over() && !t.is_parked();
         let mut draining: Vec<_> = tunnels.filter(drains).collect();
@@ -872,12 +945,16 @@ impl RegistryState {
         early: Vec<InheritedPort>,
         opened: &mut Vec<OpenedPort>,
     ) -> Result<SharedServices, RejectCode> {
-        let (id, now) = (login.id, clock::now());
+        let (id, key, now) = (login.id, login.key, clock::now());
         let hosts = self.requested_hosts(login, &services)?;
+        let others = self.ports_of_siblings(key);
         let inherited = self.inherited_ports(id, early, now);
         let is_others = |port| self.reservations.is_others_port(port, id, now);
-        let allowance = PortQuota::new(login.limits).without(&is_others);
-        let mut client = self.clients.remove(id);
+        let mut allowance = PortQuota::new(login.limits).without(&is_others);
+        for port in others {
+            allowance.admit(port);
+        }
+        let mut client = self.clients.remove(key);
         let mut mine = client
             .as_mut()
             .map_or_else(Vec::new, |it| std::mem::take(&mut it.ports));
@@ -898,7 +975,7 @@ impl RegistryState {
                 self.held.keep_ports(id, mine.drain(registered..));
                 if let Some(mut client) = client {
                     client.ports = mine;
-                    self.clients.insert(id.into(), client);
+                    self.clients.insert(key.into(), client);
                 }
                 return Err(refusal);
             }
@@ -934,26 +1011,44 @@ impl RegistryState {
         }
         client.missing = missing;
         client.retry_at = now + PORT_RETRY_INTERVAL;
+        let hosts: Vec<(Key, ServiceIndex, Option<GroupSpec>)> = hosts
+            .into_iter()
+            .map(|host| (host.key, host.service, host.group.cloned()))
+            .collect();
         let services = client.share(services);
         let before = std::mem::replace(&mut client.services, services);
         if !client.missing.is_empty() {
             // Their sessions retry.
             client.open_tunnels().for_each(Tunnel::end_rest);
         }
-        self.clients.insert(id.into(), client);
-        self.reservations.release(id);
+        let taken: Vec<PortId> = client.ports.iter().map(PortListener::id).collect();
+        self.clients.insert(key.into(), client);
+        self.instances.add(key);
+        let is_restarted = self.restart_until.is_some_and(|until| now < until);
+        if key == id || !is_restarted {
+            self.reservations.release(id);
+        } else {
+            // The other instances of the id may be on their way.
+            for port in taken {
+                self.reservations.release_port(id, port);
+            }
+        }
         // Prefixes that the client no longer requests are free at once: reservations have to stay
         // within its limits.
-        let former: Vec<Key> = self.hosts.take(id);
-        let is_again = |key: &Key| hosts.iter().any(|(again, _)| again == key);
-        let given_up = former.into_iter().filter(|key| !is_again(key)).collect();
+        let former = self.hosts.take(key);
+        let is_again = |key: &Key| hosts.iter().any(|(again, ..)| again == key);
+        let given_up = former
+            .into_iter()
+            .filter(|(key, _)| !is_again(key))
+            .collect();
         self.reservations
             .reserve_hosts((id, login.proof), given_up, Reservation::GivenUp, now);
-        for (key, service) in hosts {
-            self.reservations.release_host(&key);
-            self.has_domains |= domain_of(&key.1).is_some();
-            let client = id.into();
-            self.hosts.insert(key, RegisteredHost { client, service });
+        for (name, service, group) in hosts {
+            self.reservations.release_host(&name);
+            self.has_domains |= domain_of(&name.1).is_some();
+            let client = key.into();
+            let member = HostMember { client, service };
+            self.hosts.insert(name, member, group.as_ref());
         }
         Ok(before)
     }
@@ -965,14 +1060,21 @@ impl RegistryState {
             || self.reservations.is_claimed(key, now)
     }
 
-    /// Returns the client that has a name, or had it lately, unless it is `id`.
-    fn other_owner(&self, key: &Key, id: &str, now: Instant) -> Option<&str> {
-        let owner = match (self.held.owner(key), self.hosts.get(key)) {
+    /// Returns the id of a client that has a name, or had it lately, unless it is the client of this login
+    /// or shares the name with this group.
+    fn other_owner(
+        &self,
+        name: &Key,
+        login: &Login<'_>,
+        group: Option<&GroupSpec>,
+        now: Instant,
+    ) -> Option<&str> {
+        let Login { id, key, .. } = *login;
+        match (self.held.owner(name), self.hosts.get(name)) {
             (Some(owner), _) if owner != id => Some(owner),
-            (_, Some(host)) => Some(&*host.client),
-            (_, None) => self.reservations.other_owner(key, id, now),
-        };
-        owner.filter(|owner| *owner != id)
+            (_, Some(host)) => host.rival(key, group, MAX_MEMBERS).map(id_of),
+            (_, None) => self.reservations.other_owner(name, id, group, now),
+        }
     }
 
     /// Returns the key of a domain that a client asks for, or the code with which it is refused.
@@ -980,7 +1082,7 @@ impl RegistryState {
         &self,
         login: &Login<'_>,
         kind: HostKind,
-        text: &str,
+        (text, group): (&str, Option<&GroupSpec>),
         now: Instant,
     ) -> Result<Key, RejectCode> {
         let id = login.id;
@@ -1001,7 +1103,7 @@ impl RegistryState {
             return refuse(RejectCode::HostNotAllowed, why);
         }
         let key = domain_key(kind, domain.as_str());
-        match self.other_owner(&key, id, now) {
+        match self.other_owner(&key, login, group, now) {
             Some(_) => {
                 let why = &"another client has it, or had it within the last minute";
                 refuse(RejectCode::HostConflict, why)
@@ -1012,22 +1114,27 @@ impl RegistryState {
 
     /// Returns the host prefixes of `services`, each with its service, or the code with which the
     /// client is refused them.
-    fn requested_hosts(
+    fn requested_hosts<'a>(
         &self,
         login: &Login<'_>,
-        services: &[Option<ServiceSpec>],
-    ) -> Result<Vec<(Key, ServiceIndex)>, RejectCode> {
+        services: &'a [Option<ServiceSpec>],
+    ) -> Result<Vec<WantedHost<'a>>, RejectCode> {
         let (id, rules, users) = (login.id, &login.limits.hosts, &login.settings.users);
         let now = clock::now();
         let refuse = |prefix: &str, refusal, why: &dyn Display| {
             log::warn!("id={id} cannot have the host prefix {prefix:?}: {why}");
             Err(refusal)
         };
-        let mut wanted: Vec<(Key, ServiceIndex)> = Vec::new();
+        let mut wanted: Vec<WantedHost<'_>> = Vec::new();
+        // What the server allows an id holds for all of its clients.
+        let theirs = self.hosts_of_siblings(login.key);
+        let is_domain = |key: &&&Key| domain_of(&key.1).is_some();
         let mut keys: HashSet<Key> = HashSet::default();
-        let mut domains_left = MAX_DOMAINS_OF_CLIENT;
+        let their_domains = theirs.iter().filter(is_domain).count();
+        let mut domains_left = MAX_DOMAINS_OF_CLIENT.saturating_sub(their_domains);
         for (service, spec) in ServiceIndex::all().zip(services) {
-            let (tls, prefix) = match spec {
+            let group = spec.as_ref().and_then(ServiceSpec::group);
+            let (tls, prefix) = match spec.as_ref().map(ServiceSpec::ungrouped) {
                 Some(ServiceSpec::Host { tls, prefix }) => (tls, prefix),
                 Some(ServiceSpec::Domains {
                     tls,
@@ -1036,26 +1143,34 @@ impl RegistryState {
                 }) => {
                     let kind = if *tls { HostKind::Tls } else { HostKind::Http };
                     for domain in domains {
-                        let key = self.requested_domain(login, kind, domain, now)?;
+                        let key = self.requested_domain(login, kind, (domain, group), now)?;
                         if !keys.insert(key.clone()) {
                             log::warn!("id={id} asks for the domain {domain:?} twice");
                             return Err(RejectCode::HostConflict);
                         }
-                        if domains_left == 0 {
+                        let is_theirs = theirs.contains(&key);
+                        if domains_left == 0 && !is_theirs {
                             log::warn!(
                                 "id={id} asks for more than {MAX_DOMAINS_OF_CLIENT} domains"
                             );
                             return Err(RejectCode::TooManyHosts);
                         }
-                        domains_left = domains_left.saturating_sub(1);
-                        wanted.push((key, service));
+                        domains_left = domains_left.saturating_sub(usize::from(!is_theirs));
+                        wanted.push(WantedHost {
+                            key,
+                            service,
+                            group,
+                        });
                     }
                     match prefix {
                         Some(_) => (tls, prefix),
                         None => continue,
                     }
                 }
-                Some(ServiceSpec::Tcp { .. } | ServiceSpec::Udp { .. }) | None => continue,
+                Some(
+                    ServiceSpec::Tcp { .. } | ServiceSpec::Udp { .. } | ServiceSpec::Grouped { .. },
+                )
+                | None => continue,
             };
             let kind = if *tls { HostKind::Tls } else { HostKind::Http };
             let name = match prefix {
@@ -1090,12 +1205,14 @@ impl RegistryState {
                 let why = &"it is reserved for the user whose id it begins with";
                 return refuse(&name, RejectCode::HostConflict, why);
             }
-            let taken = self.other_owner(&key, id, now).is_some_and(|other| {
-                // The configuration has just made this id a user: the name is its own.
-                let is_held = self.held.owner(&key).is_some_and(|owner| owner != id);
-                let is_away = self.hosts.get(&key).is_none() && !is_held;
-                !is_away || !users.owns(&key.1, id) || users.owns(&key.1, other)
-            });
+            let taken = self
+                .other_owner(&key, login, group, now)
+                .is_some_and(|other| {
+                    // The configuration has just made this id a user: the name is its own.
+                    let is_held = self.held.owner(&key).is_some_and(|owner| owner != id);
+                    let is_away = self.hosts.get(&key).is_none() && !is_held;
+                    !is_away || !users.owns(&key.1, id) || users.owns(&key.1, other)
+                });
             if taken {
                 let why = &"another client has it, or had it within the last minute";
                 return refuse(&name, RejectCode::HostConflict, why);
@@ -1104,11 +1221,16 @@ impl RegistryState {
                 let why = &"two services of the client ask for it";
                 return refuse(&name, RejectCode::HostConflict, why);
             }
-            wanted.push((key, service));
+            wanted.push(WantedHost {
+                key,
+                service,
+                group,
+            });
         }
         let most = usize::try_from(rules.number).unwrap_or(usize::MAX);
         // A name used for both HTTP and TLS counts once.
-        let names = wanted.iter().map(|((_, name), _)| &**name);
+        let names = wanted.iter().map(|host| &host.key).chain(theirs);
+        let names = names.map(|(_, name)| &**name);
         let names: HashSet<&str> = names.filter(|name| domain_of(name).is_none()).collect();
         if most > 0 && names.len() > most {
             return Err(RejectCode::TooManyHosts);
@@ -1117,9 +1239,9 @@ impl RegistryState {
     }
 
     /// Whether the client has exactly these prefixes.
-    fn has_exactly(&self, id: &str, hosts: &[(Key, ServiceIndex)]) -> bool {
+    fn has_exactly(&self, id: &str, hosts: &[WantedHost<'_>]) -> bool {
         let mine: HashSet<&Key> = self.hosts.of(id).iter().collect();
-        mine.len() == hosts.len() && hosts.iter().all(|(key, _)| mine.contains(key))
+        mine.len() == hosts.len() && hosts.iter().all(|host| mine.contains(&host.key))
     }
 
     /// Ends the client's registration as if its tunnels had ended; they drain.
@@ -1182,9 +1304,9 @@ impl RegistryState {
     }
 
     /// Ends the client's registration and reserves its prefixes and ports for its id.
-    fn end_registration(&mut self, id: &str) {
-        let now = clock::now();
-        let Some(client) = self.clients.get_mut(id) else {
+    fn end_registration(&mut self, key: &str) {
+        let (id, now) = (id_of(key), clock::now());
+        let Some(client) = self.clients.get_mut(key) else {
             return;
         };
         client.services = SharedServices::default();
@@ -1198,7 +1320,7 @@ impl RegistryState {
             self.reservations.reserve_port(id, port.number(), now);
         }
         let client = (id, client.proof);
-        let hosts = self.hosts.take(id);
+        let hosts = self.hosts.take(key);
         self.reservations
             .reserve_hosts(client, hosts, Reservation::Claimed, now);
     }

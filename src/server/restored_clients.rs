@@ -2,7 +2,7 @@
 //! visitors wait, and their ids stay reserved.
 
 use super::ports::{InheritedPort, PortRequest, PortSocket, Protocol};
-use super::registry::{HostKind, Key};
+use super::registry::{HostKind, KeptHost, Key};
 use super::state::ServerState;
 use crate::config::Secret;
 use crate::handover::{Inherited, Item, Outgoing};
@@ -18,7 +18,7 @@ const RETENTION: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub struct RestoredClients {
     ports: Vec<(Box<str>, InheritedPort)>,
-    hosts: Vec<(Key, Option<Box<str>>)>,
+    hosts: Vec<KeptHost>,
     first_secrets: Vec<(String, Secret)>,
 }
 
@@ -36,11 +36,17 @@ pub fn export(state: &ServerState) -> Vec<Outgoing> {
         let socket = port.listener.and_then(|listener| listener.to_send());
         items.push((item, socket));
     }
-    for ((kind, prefix), id) in state.registry.hosts() {
-        let item = Item::Host {
-            tls: kind == HostKind::Tls,
-            prefix: prefix.into(),
-            id: id.map(Into::into),
+    for KeptHost { key, id, group } in state.registry.hosts() {
+        let (tls, prefix) = (key.0 == HostKind::Tls, String::from(key.1));
+        let id = id.map(String::from);
+        let item = match (id, group) {
+            (Some(id), Some(group)) => Item::GroupedHost {
+                tls,
+                prefix,
+                id,
+                group,
+            },
+            (id, _) => Item::Host { tls, prefix, id },
         };
         items.push((item, None));
     }
@@ -49,6 +55,11 @@ pub fn export(state: &ServerState) -> Vec<Outgoing> {
         items.push((Item::FirstSecret { id, secret }, None));
     }
     items
+}
+
+fn host_key(tls: bool, prefix: String) -> Key {
+    let kind = if tls { HostKind::Tls } else { HostKind::Http };
+    (kind, prefix.into())
 }
 
 impl RestoredClients {
@@ -85,15 +96,29 @@ impl RestoredClients {
                     restored.ports.push((id.into(), port));
                 }
                 Item::Host { tls, prefix, id } => {
-                    let kind = if tls { HostKind::Tls } else { HostKind::Http };
                     let id = id.map(Into::into);
-                    restored.hosts.push(((kind, prefix.into()), id));
+                    restored.hosts.push(KeptHost {
+                        key: host_key(tls, prefix),
+                        id,
+                        group: None,
+                    });
                 }
+                Item::GroupedHost {
+                    tls,
+                    prefix,
+                    id,
+                    group,
+                } => restored.hosts.push(KeptHost {
+                    key: host_key(tls, prefix),
+                    id: Some(id.into()),
+                    group: Some(group),
+                }),
                 Item::FirstSecret { id, secret } => restored.first_secrets.push((id, secret)),
                 Item::Role(_)
                 | Item::Listener { .. }
                 | Item::Stun { .. }
                 | Item::Secret { .. }
+                | Item::Instance { .. }
                 | Item::End => {}
             }
         }

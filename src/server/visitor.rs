@@ -10,7 +10,7 @@ use super::one_request::OneRequest;
 use super::ports::{OpenedPort, Protocol};
 use super::process_links::MessageOrigin;
 use super::proxy_header;
-use super::registry::{domain_of, registry_key, HostKind, OpenResult};
+use super::registry::{domain_of, id_of, registry_key, HostKind, OpenResult};
 use super::settings::still_admits;
 use super::state::ServerState;
 use crate::current::Seen;
@@ -28,7 +28,8 @@ use std::sync::Arc;
 /// Methods of requests with which peer-to-peer connections begin (docs/p2p.md, "Signaling").
 const SIGNALING: [&[u8]; 2] = [b"XP ", b"OPTIONS "];
 
-/// Accepts the visitors of a client's TCP port until the port is closed.
+/// Accepts the visitors of a client's TCP port until the port is closed. `id` is the key of the client's
+/// registration.
 pub async fn accept_port(
     state: Arc<ServerState>,
     id: Box<str>,
@@ -82,7 +83,7 @@ async fn serve_port(
     let seen = state.settings.seen();
     let settings = state.settings.get();
     let mut visit = settings.access_log.as_ref().map(|log| {
-        let visit = log.visit(Some(id), format!("port {port}"), Way::Tcp);
+        let visit = log.visit(Some(id_of(id)), format!("port {port}"), Way::Tcp);
         Box::new(visit.of_server().from(Some(peer)))
     });
     if !settings.visitors.admit(peer.ip()) {
@@ -127,12 +128,18 @@ async fn serve_port(
             Route::Unroutable(OpenResult::Down) => {
                 end(&mut visit, "down");
                 state.counters.unserved(ErrorPage::Down);
-                return log::debug!("the service of {id} at its TCP port {port} is down");
+                return log::debug!(
+                    "the service of {} at its TCP port {port} is down",
+                    id_of(id)
+                );
             }
             Route::Unroutable(_) => {
                 end(&mut visit, "no-tunnel");
                 state.counters.unserved(ErrorPage::NoTunnel);
-                return log::debug!("no tunnel of {id} for a visitor of its TCP port {port}");
+                return log::debug!(
+                    "no tunnel of {} for a visitor of its TCP port {port}",
+                    id_of(id)
+                );
             }
         }
     }
@@ -271,7 +278,11 @@ impl Incoming {
         // The client answers those itself: they may be for another of its services.
         let is_signaling =
             kind == HostKind::Http && SIGNALING.iter().any(|it| self.head.starts_with(it));
-        let open = || self.state.registry.open_host(kind, prefix, is_signaling);
+        let open = || {
+            self.state
+                .registry
+                .open_host(kind, prefix, visitor, is_signaling)
+        };
         loop {
             match find_route(&self.state, self.from, prefix, open).await {
                 Route::Stream(mut stream) => {

@@ -1,6 +1,7 @@
 //! The hello: a client's credentials and services, as values. `codec` encodes and reads it.
 
 use std::fmt;
+use subtle::ConstantTimeEq;
 
 /// Maximum length in bytes of an id, a secret or a prefix.
 pub const MAX_NAME: usize = 200;
@@ -10,6 +11,10 @@ pub const MAX_OPTIONS: usize = 600;
 pub const MAX_DOMAINS: usize = 255;
 /// Maximum length in bytes of a domain: that of a host name (RFC 1035, section 2.3.4).
 pub const MAX_DOMAIN: usize = 253;
+/// Maximum length in bytes of the name of a group.
+pub const MAX_GROUP: usize = 64;
+/// Length in bytes of an instance.
+pub const INSTANCE: usize = 8;
 /// Maximum length in bytes of a GT/2 hello after its length field: [`MAX_OPTIONS`] services with
 /// names of [`MAX_NAME`] bytes fit.
 pub const MAX_LENGTH: u32 = 128 * 1024;
@@ -56,6 +61,13 @@ pub enum ServiceSpec {
         /// The requested port.
         port: u16,
     },
+    /// A service whose name it shares with other clients of its group; not in GT/1.
+    Grouped {
+        /// The group.
+        group: Box<GroupSpec>,
+        /// The service, which is none of a group.
+        service: Box<ServiceSpec>,
+    },
 }
 
 /// The kinds of services, besides those of GT/1, that a server can publish.
@@ -65,6 +77,8 @@ pub struct ServiceKinds {
     pub domains: bool,
     /// Services with UDP ports.
     pub udp: bool,
+    /// Services of groups.
+    pub groups: bool,
 }
 
 impl ServiceKinds {
@@ -72,12 +86,59 @@ impl ServiceKinds {
     pub const ALL: Self = Self {
         domains: true,
         udp: true,
+        groups: true,
     };
     /// The kinds of GT/1.
     pub const NONE: Self = Self {
         domains: false,
         udp: false,
+        groups: false,
     };
+}
+
+/// A group of services of several clients, which share a name. `Debug` leaves the key out.
+#[derive(Clone, PartialEq, Eq)]
+pub struct GroupSpec {
+    /// The name of the group, 1 to [`MAX_GROUP`] bytes.
+    pub name: Box<str>,
+    /// What its members know and others do not, 1 to [`MAX_NAME`] bytes.
+    pub key: Box<[u8]>,
+    /// Whether visitors of one address should come to the same member.
+    pub sticky: bool,
+}
+
+impl GroupSpec {
+    /// Whether both are the same group, with the same key. Keys of one length are compared in constant
+    /// time.
+    pub fn is(&self, other: &Self) -> bool {
+        let same_key: bool = self.key.ct_eq(&other.key).into();
+        same_key && self.name == other.name
+    }
+}
+
+impl fmt::Debug for GroupSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("GroupSpec");
+        shown.field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl ServiceSpec {
+    /// Returns the service without its group.
+    pub fn ungrouped(&self) -> &Self {
+        match self {
+            Self::Grouped { service, .. } => service,
+            service => service,
+        }
+    }
+
+    /// Returns the group of the service.
+    pub fn group(&self) -> Option<&GroupSpec> {
+        match self {
+            Self::Grouped { group, .. } => Some(group),
+            _ => None,
+        }
+    }
 }
 
 /// A complete hello without magic and version. `Debug` leaves the secret out.
@@ -95,19 +156,30 @@ pub struct Hello {
     /// Whether each stream is to begin with its visitor's origin; not in GT/1, nor in a change of
     /// services.
     pub origins: bool,
+    /// What distinguishes this client from others with the same id; not in GT/1, nor in a change of
+    /// services.
+    pub instance: Option<[u8; INSTANCE]>,
 }
 
 impl Hello {
+    /// Whether a service is one of a group.
+    pub fn has_groups(&self) -> bool {
+        self.services.iter().any(|spec| spec.group().is_some())
+    }
+
     /// Whether a service has domains of its own.
     pub fn has_domains(&self) -> bool {
         let is_of_domains = |spec: &ServiceSpec| matches!(spec, ServiceSpec::Domains { .. });
-        self.services.iter().any(is_of_domains)
+        self.services
+            .iter()
+            .map(ServiceSpec::ungrouped)
+            .any(is_of_domains)
     }
 
     /// Whether a service has a UDP port.
     pub fn has_udp(&self) -> bool {
         let is_udp = |spec: &ServiceSpec| matches!(spec, ServiceSpec::Udp { .. });
-        self.services.iter().any(is_udp)
+        self.services.iter().map(ServiceSpec::ungrouped).any(is_udp)
     }
 }
 

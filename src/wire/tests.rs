@@ -2,7 +2,7 @@
 
 use super::codec::{answer, parse_answer, Answer, HelloReader};
 use super::frame::{Header, Signal};
-use super::hello::{Hello, ServiceKinds, ServiceSpec};
+use super::hello::{GroupSpec, Hello, ServiceKinds, ServiceSpec};
 use super::origin::{Transport, VisitorOrigin, LENGTH};
 use super::Version;
 
@@ -158,6 +158,17 @@ fn the_hello_examples_match_the_code() {
                 port: 53,
             }],
         ),
+        (
+            "client-hello-with-a-group",
+            vec![ServiceSpec::Grouped {
+                group: Box::new(GroupSpec {
+                    name: "web".into(),
+                    key: (*b"key1").into(),
+                    sticky: true,
+                }),
+                service: Box::new(host(Some("1"))),
+            }],
+        ),
     ] {
         let example = bytes(&block(name).concat());
         let hello = Hello {
@@ -166,6 +177,7 @@ fn the_hello_examples_match_the_code() {
             services,
             window: 32768,
             origins: name == "client-hello-with-origins",
+            instance: (name == "client-hello-with-a-group").then_some([1, 2, 3, 4, 5, 6, 7, 8]),
         };
         assert_eq!(hello.encode(Version::Two), example, "{name}");
         let mut reader = HelloReader::new(Version::Two);

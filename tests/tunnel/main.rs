@@ -10,6 +10,7 @@ mod domains;
 mod drain;
 mod ends;
 mod faults;
+mod groups;
 mod health_check;
 mod pool;
 mod port_range;

@@ -85,6 +85,10 @@ options! {
         /// tell the service where visitors come from, in the fields X-Forwarded-For, X-Real-IP,
         /// X-Forwarded-Proto and X-Forwarded-Host of every request; visitors must speak HTTP/1
         forwarded: bool => ("forwarded", "bool"),
+        /// what the members of -serviceGroup know, and others do not; 1 to 200 bytes
+        group_key: Option<Secret> => ("groupKey", "string"),
+        /// with -serviceGroup, visitors of one address come to the same member as long as it takes visitors
+        group_sticky: bool => ("groupSticky", "bool"),
         /// check whether the service works, and tell the server, which answers visitors with 503 while it does
         /// not: tcp to open a connection, or the path of a page to request, like /health
         health_check: Option<HealthProbe> => ("healthCheck", "string"),
@@ -127,6 +131,9 @@ options! {
         /// publish a udp:// service on a UDP port that the server chooses; with -remoteUDPPort, only if that
         /// port is taken
         remote_udp_random: Option<bool> => ("remoteUDPRandom", "bool"),
+        /// share the host prefix or the domains of the service with other clients' services of this group,
+        /// which have the same -groupKey; each visitor comes to one of them
+        service_group: Option<String> => ("serviceGroup", "string"),
         /// maximum number of bytes per second of all visitors of the service together, in each direction; 0
         /// for no limit
         speed: u64 = "0" => ("speed", "uint"),

@@ -13,8 +13,8 @@ use super::service_ports::{self, RequestedPorts};
 use super::visitor_rate::VisitorRate;
 use crate::config::label::label;
 use crate::config::value::{Scalar, Value};
-use crate::config::{AddressRules, Domain};
-use crate::wire::hello::{MAX_DOMAINS, MAX_OPTIONS};
+use crate::config::{check_length, AddressRules, Domain};
+use crate::wire::hello::{GroupSpec, MAX_DOMAINS, MAX_GROUP, MAX_OPTIONS};
 use crate::wire::proxy_protocol::ProxyVersion;
 
 /// A service. Its place in the list is its index on the wire.
@@ -46,6 +46,8 @@ pub struct ServiceConfig {
     pub forwarded: bool,
     /// Whether symbolic links may lead out of the directory.
     pub follow_links_outside: bool,
+    /// The group that shares its names; `None` for none.
+    pub group: Option<GroupSpec>,
     /// How the service is checked; `None` for not at all.
     pub health_check: Option<HealthCheck>,
 }
@@ -144,6 +146,7 @@ impl ServiceConfig {
     ) -> Result<Self, String> {
         check_socket(&local)?;
         let health_check = HealthCheck::new(&options, &local, name, warnings)?;
+        let group = group(&options).map_err(|why| format!("{name} ({local}): {why}"))?;
         let prefix = options.host_prefix.map(|prefix| prefix.0);
         let RequestedPorts { range, random, .. } = requested;
         let port = range.map_or(0, |range| range.first);
@@ -232,6 +235,11 @@ impl ServiceConfig {
                 }
             }
         };
+        if group.is_some() && matches!(exposure, Exposure::Tcp { .. }) {
+            return Err(format!(
+                "{name} ({local}) is reached by a TCP port, which a group cannot share: remove its serviceGroup."
+            ));
+        }
         let mut forwarded = options.forwarded;
         if forwarded && (scheme != Scheme::Http || matches!(local, Local::Files(_))) {
             forwarded = false;
@@ -292,6 +300,7 @@ impl ServiceConfig {
             speed: options.speed,
             visitor_speed: options.visitor_speed,
             follow_links_outside: options.follow_links_outside,
+            group,
             health_check,
         })
     }
@@ -330,6 +339,35 @@ impl ServiceConfig {
             .into_iter()
             .find_map(|(needed, option)| needed.then_some(option))
     }
+}
+
+/// Returns the group of a service. The error says what is wrong with it.
+fn group(options: &ServiceOptions) -> Result<Option<GroupSpec>, String> {
+    let (name, key) = match (&options.service_group, &options.group_key) {
+        (Some(name), Some(key)) => (name, key.as_bytes()),
+        (Some(_), None) => {
+            return Err(
+                "it has a serviceGroup without a groupKey: give all members the same secret text."
+                    .to_owned(),
+            )
+        }
+        (None, Some(_)) => {
+            return Err("it has a groupKey without a serviceGroup: name the group, too.".to_owned())
+        }
+        (None, None) => return Ok(None),
+    };
+    if name.len() > MAX_GROUP {
+        return Err(format!(
+            "its serviceGroup has {} bytes: the maximum is {MAX_GROUP}.",
+            name.len()
+        ));
+    }
+    check_length("its groupKey", key.len())?;
+    Ok(Some(GroupSpec {
+        name: name.as_str().into(),
+        key: key.into(),
+        sticky: options.group_sticky,
+    }))
 }
 
 /// Returns the passwords of a service. The error says what is wrong with them.
@@ -379,6 +417,7 @@ impl ServiceConfig {
             speed: 0,
             visitor_speed: 0,
             follow_links_outside: false,
+            group: None,
             health_check: None,
         }
     }

@@ -2,7 +2,7 @@
 //! server's API").
 
 use super::json;
-use crate::server::registry::{ClientStats, Registry, SnapshotOrder};
+use crate::server::registry::{ClientStats, Registry, SharedName, SnapshotOrder};
 use serde::Serialize;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -35,12 +35,36 @@ struct ListedClient<'a> {
     /// The services that are down.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     down: &'a [String],
+    /// The names that the client shares with others of a group.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    groups: Vec<ListedName<'a>>,
     streams: usize,
     streams_total: u64,
     bytes_up: u64,
     bytes_down: u64,
     /// The shortest round-trip time of the tunnels in milliseconds.
     rtt: Option<f64>,
+}
+
+/// A name that several clients share.
+#[derive(Serialize)]
+struct ListedName<'a> {
+    group: &'a str,
+    name: &'a str,
+    tls: bool,
+    /// The ids of the members; an id may have several.
+    members: &'a [Box<str>],
+}
+
+impl<'a> ListedName<'a> {
+    fn new(shared: &'a SharedName) -> Self {
+        Self {
+            group: &shared.group,
+            name: &shared.name,
+            tls: shared.tls,
+            members: &shared.members,
+        }
+    }
 }
 
 /// Formats the page. Blocks for as long as [`Registry::snapshot`], so it must not run on the
@@ -70,6 +94,7 @@ impl<'a> ListedClient<'a> {
             ports: &client.ports,
             udp_ports: &client.udp_ports,
             down: &client.down,
+            groups: client.shared.iter().map(ListedName::new).collect(),
             streams: sum.streams,
             streams_total: sum.traffic.streams,
             bytes_up: sum.traffic.received,

@@ -169,6 +169,7 @@ mod tests {
             };
             let login = Login {
                 id: &format!("id{n}"),
+                key: &format!("id{n}"),
                 limits: &limits,
                 settings: &state.settings.get(),
                 proof: LoginProof::Known,

@@ -69,7 +69,7 @@ impl RegistryState {
         }
         let is_its = |key| {
             let host = self.hosts.get(key);
-            host.is_some_and(|host| host.service == service)
+            host.is_some_and(|host| host.service_of(id) == Some(service))
         };
         let mut names: Vec<&str> = self
             .hosts
@@ -95,10 +95,12 @@ mod tests {
     use crate::server::settings::Settings;
     use crate::tunnel::{Inbox, PeerRole, Policy};
     use crate::wire::Version;
+    use std::net::{IpAddr, Ipv4Addr};
     use std::os::fd::OwnedFd;
     use std::sync::Arc;
     use std::time::Duration;
 
+    const VISITOR: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
     const SERVICE: ServiceIndex = ServiceIndex(0);
 
     /// Creates a tunnel, and what keeps it open.
@@ -131,7 +133,7 @@ mod tests {
                 let joined = as_login(|login| registry.register(login, services("web"), tunnel));
                 assert!(joined.is_ok());
             }
-            let open = |also_down| registry.open_host(HostKind::Http, "web", also_down);
+            let open = |also_down| registry.open_host(HostKind::Http, "web", VISITOR, also_down);
             let set = |tunnel, is_up| registry.set_state("id1", tunnel, SERVICE, is_up);
             let web = Some("web".to_owned());
             assert_eq!(set(&one, false), None, "the other one takes visitors");
@@ -164,7 +166,7 @@ mod tests {
             }
             let changed = as_login(|login| registry.update(login, services("other"), &one));
             assert!(changed.is_ok());
-            let open = || registry.open_host(HostKind::Http, "other", false);
+            let open = || registry.open_host(HostKind::Http, "other", VISITOR, false);
             assert!(matches!(open(), OpenResult::Stream(_)));
             // Its client's end has the services of before.
             assert_eq!(registry.set_state("id1", &two, SERVICE, true), None);

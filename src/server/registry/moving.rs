@@ -4,14 +4,14 @@
 use super::domain_of;
 use super::held_clients::LoginRight;
 use super::{
-    sort_ports, InheritedPort, Key, Login, PoolEntry, RegisteredClient, Registry,
-    RECONNECT_PERIOD_AFTER_RESTART,
+    sort_ports, InheritedPort, KeptHost, Key, Login, PoolEntry, RegisteredClient, Registry,
+    WantedHost, RECONNECT_PERIOD_AFTER_RESTART,
 };
 use crate::config::Secret;
 use crate::net::clock;
 use crate::server::ports::{OpenedPort, PortListener};
 use crate::tunnel::Tunnel;
-use crate::wire::frame::{RejectCode, ServiceIndex, StreamId};
+use crate::wire::frame::{RejectCode, StreamId};
 use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
 
@@ -40,8 +40,9 @@ impl Registry {
         // The parent does not know which clients have registered here since; they keep their own.
         hosts.retain(|key| {
             let host = inner.hosts.get(key);
-            let is_others = host.is_some_and(|host| *host.client != *id);
-            !is_others && inner.reservations.other_owner(key, id, now).is_none()
+            let is_others = host.is_some_and(|host| *host.member.client != *id);
+            let reserved = inner.reservations.other_owner(key, id, None, now);
+            !is_others && reserved.is_none()
         });
         inner.has_domains |= hosts.iter().any(|(_, name)| domain_of(name).is_some());
         inner.held.hold(id, hosts, right);
@@ -60,7 +61,12 @@ impl Registry {
         }
         inner.restart_until = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
         for host in hosts {
-            inner.reservations.restore_host(host, Some(id.into()), now);
+            let host = KeptHost {
+                key: host,
+                id: Some(id.into()),
+                group: None,
+            };
+            inner.reservations.restore_host(host, now);
         }
         drop(inner);
         self.notify_changed();
@@ -104,11 +110,11 @@ impl Registry {
     /// Whether the services include a host prefix or TCP port that the client does not have.
     pub fn requests_more(&self, login: &Login<'_>, services: &[Option<ServiceSpec>]) -> bool {
         let inner = self.lock();
-        let ports = inner.clients.get(login.id).map_or(&[][..], |c| &c.ports);
+        let ports = inner.clients.get(login.key).map_or(&[][..], |c| &c.ports);
         let (_, wanted) = sort_ports(services, ports);
-        let mine = inner.hosts.of(login.id);
+        let mine = inner.hosts.of(login.key);
         let hosts = inner.requested_hosts(login, services);
-        let had = |hosts: Vec<(Key, ServiceIndex)>| hosts.iter().all(|(key, _)| mine.contains(key));
+        let had = |hosts: Vec<WantedHost<'_>>| hosts.iter().all(|host| mine.contains(&host.key));
         !wanted.is_empty() || !hosts.is_ok_and(had)
     }
 
@@ -178,12 +184,12 @@ impl Registry {
         } = registration;
         let early = self.open_early(login, &services);
         let mut inner = self.lock();
-        let other = inner.clients.get(login.id);
+        let other = inner.clients.get(login.key);
         if other.is_some_and(|client| *client.services != services && !client.tunnels.is_empty()) {
             return Err(RejectCode::OtherClientConnected);
         }
         let opened = inner.admit(login, services, early)?;
-        if let Some(client) = inner.clients.get_mut(login.id) {
+        if let Some(client) = inner.clients.get_mut(login.key) {
             // New stream ids must not collide with those that the client has just used.
             client.last_stream = client.last_stream.max(last_stream);
             client
@@ -219,9 +225,12 @@ mod tests {
     use crate::server::ports::{PortRequest, PortSocket, Protocol};
     use crate::server::settings::Settings;
     use crate::tunnel::{Inbox, PeerRole, Policy};
+    use std::net::{IpAddr, Ipv4Addr};
     use std::os::fd::{AsFd, OwnedFd};
     use std::sync::Arc;
     use std::time::Duration;
+
+    const VISITOR: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn key(prefix: &str) -> Key {
         (HostKind::Http, prefix.into())
@@ -360,7 +369,7 @@ mod tests {
             let right = LoginRight::new(Secret::new("secret"), None);
             registry.hold("held", hosts, right);
             assert_eq!(registry.hosts_of("held"), [key("free")]);
-            let open = |prefix| registry.open_host(HostKind::Http, prefix, false);
+            let open = |prefix| registry.open_host(HostKind::Http, prefix, VISITOR, false);
             assert!(matches!(open("here"), OpenResult::Stream(_)));
             assert!(matches!(open("away"), OpenResult::NoTunnel));
             assert!(matches!(open("free"), OpenResult::Held));
@@ -449,7 +458,7 @@ mod tests {
                 Some(host.clone()),
                 Some(ServiceSpec::Tcp { random, port: 1 }),
             ];
-            let open = || registry.open_host(HostKind::Http, "id1", false);
+            let open = || registry.open_host(HostKind::Http, "id1", VISITOR, false);
             // The client's new process registers with the services that the old one had.
             let ((old, _open), (new, _also_open)) = (tunnel(), tunnel());
             join(&registry, "id1", &old);

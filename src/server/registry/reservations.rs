@@ -1,10 +1,11 @@
 //! Host prefixes and ports reserved for the ids of clients whose last tunnel has ended, or that were
 //! in the process before a restart.
 
-use super::Key;
+use super::{KeptHost, Key};
 use crate::collections::HashMap;
 use crate::server::ports::{InheritedPort, PortId};
 use crate::server::users::LoginProof;
+use crate::wire::hello::GroupSpec;
 use std::time::{Duration, Instant};
 
 /// Time that host prefixes and TCP ports are reserved.
@@ -35,6 +36,8 @@ struct ReservedHost {
     /// `None` for a prefix handed over by an older version of gt, which leaves the id out.
     id: Option<Box<str>>,
     reservation: Reservation,
+    /// The group that has shared the prefix, whose other members may have it, too.
+    group: Option<GroupSpec>,
     until: Instant,
     stranger: bool,
 }
@@ -64,7 +67,7 @@ impl Reservations {
     pub fn reserve_hosts(
         &mut self,
         (id, trust): (&str, LoginProof),
-        keys: Vec<Key>,
+        keys: Vec<(Key, Option<GroupSpec>)>,
         reservation: Reservation,
         now: Instant,
     ) {
@@ -82,11 +85,12 @@ impl Reservations {
             room = MAX_STRANGER_PREFIXES.saturating_sub(all);
             room = room.min(MAX_PREFIXES_PER_STRANGER.saturating_sub(its));
         }
-        for key in keys.into_iter().take(room) {
+        for (key, group) in keys.into_iter().take(room) {
             self.note_key(id, &key);
             let host = ReservedHost {
                 id: Some(id.into()),
                 reservation,
+                group,
                 until: now + RESERVATION_TIME,
                 stranger,
             };
@@ -94,14 +98,16 @@ impl Reservations {
         }
     }
 
-    /// Reserves a prefix handed over by another process, for its `id` if known.
-    pub fn restore_host(&mut self, key: Key, id: Option<Box<str>>, now: Instant) {
+    /// Reserves a prefix handed over by another process, for its id if known.
+    pub fn restore_host(&mut self, host: KeptHost, now: Instant) {
+        let KeptHost { key, id, group } = host;
         if let Some(id) = &id {
             self.note_key(id, &key);
         }
         let host = ReservedHost {
             id,
             reservation: Reservation::Claimed,
+            group,
             until: now + RESERVATION_TIME,
             stranger: false,
         };
@@ -135,11 +141,20 @@ impl Reservations {
         host.is_some_and(|host| host.reservation == Reservation::Claimed)
     }
 
-    /// Returns the id that the prefix is reserved for, unless it is `id`.
-    pub fn other_owner(&self, key: &Key, id: &str, now: Instant) -> Option<&str> {
-        let host = self.hosts.get(key).filter(|host| now < host.until);
-        host.and_then(ReservedHost::owner)
-            .filter(|owner| *owner != id)
+    /// Returns the id that the prefix is reserved for, unless it is `id`, or the prefix is one of `group`.
+    pub fn other_owner(
+        &self,
+        key: &Key,
+        id: &str,
+        group: Option<&GroupSpec>,
+        now: Instant,
+    ) -> Option<&str> {
+        let host = self.hosts.get(key).filter(|host| now < host.until)?;
+        let shares = match (&host.group, group) {
+            (Some(its), Some(group)) => its.is(group),
+            _ => false,
+        };
+        host.owner().filter(|owner| *owner != id && !shares)
     }
 
     /// Whether a port is reserved for another id.
@@ -204,9 +219,13 @@ impl Reservations {
     }
 
     /// Returns all reserved prefixes with their ids.
-    pub fn hosts(&self, now: Instant) -> impl Iterator<Item = (&Key, Option<&str>)> {
+    pub fn hosts(&self, now: Instant) -> impl Iterator<Item = KeptHost> + '_ {
         let kept = self.hosts.iter().filter(move |(_, host)| now < host.until);
-        kept.map(|(key, host)| (key, host.owner()))
+        kept.map(|(key, host)| KeptHost {
+            key: key.clone(),
+            id: host.owner().map(Into::into),
+            group: host.group.clone().filter(|_| host.owner().is_some()),
+        })
     }
 
     /// Returns all reserved ports with their ids.
@@ -267,8 +286,13 @@ mod tests {
         (HostKind::Http, name.into())
     }
 
-    fn names(range: std::ops::Range<usize>) -> Vec<Key> {
-        range.map(|n| key(&format!("p{n}"))).collect()
+    /// Returns prefixes that no group shares.
+    fn alone(names: &[&str]) -> Vec<(Key, Option<GroupSpec>)> {
+        names.iter().map(|name| (key(name), None)).collect()
+    }
+
+    fn names(range: std::ops::Range<usize>) -> Vec<(Key, Option<GroupSpec>)> {
+        range.map(|n| (key(&format!("p{n}")), None)).collect()
     }
 
     fn port(port: u16) -> InheritedPort {
@@ -290,15 +314,15 @@ mod tests {
         let (mut kept, start) = (Reservations::default(), Instant::now());
         kept.reserve_hosts(
             ("id1", LoginProof::Known),
-            vec![key("web")],
+            alone(&["web"]),
             Reservation::Claimed,
             start,
         );
         kept.reserve_port("id1", port(2222), start);
         let just = start + RESERVATION_TIME - Duration::from_millis(1);
         assert!(kept.is_host(&key("web"), just));
-        assert!(kept.other_owner(&key("web"), "id2", just).is_some());
-        assert!(kept.other_owner(&key("web"), "id1", just).is_none());
+        assert!(kept.other_owner(&key("web"), "id2", None, just).is_some());
+        assert!(kept.other_owner(&key("web"), "id1", None, just).is_none());
         assert!(
             !kept.is_host(&(HostKind::Tls, "web".into()), just),
             "another kind"
@@ -312,7 +336,7 @@ mod tests {
         assert_eq!(kept.ports_of("id1", just).len(), 1);
         let over = start + RESERVATION_TIME;
         assert!(!kept.is_host(&key("web"), over));
-        assert!(kept.other_owner(&key("web"), "id2", over).is_none());
+        assert!(kept.other_owner(&key("web"), "id2", None, over).is_none());
         assert!(!kept.is_others_port((Protocol::Tcp, 2222), "id2", over));
         assert!(kept.ports_of("id1", over).is_empty());
         assert_eq!((kept.hosts(over).count(), kept.ports(over).count()), (0, 0));
@@ -372,7 +396,7 @@ mod tests {
         );
         kept.reserve_hosts(
             ("id2", LoginProof::Known),
-            vec![key("other")],
+            alone(&["other"]),
             Reservation::Claimed,
             now,
         );
@@ -387,13 +411,14 @@ mod tests {
         let (mut kept, now) = (Reservations::default(), Instant::now());
         kept.reserve_hosts(
             ("id1", LoginProof::Known),
-            vec![key("web")],
+            alone(&["web"]),
             Reservation::GivenUp,
             now,
         );
         assert!(kept.is_host(&key("web"), now));
-        assert!(kept.other_owner(&key("web"), "id2", now).is_none());
-        assert_eq!(kept.hosts(now).next(), Some((&key("web"), None)));
+        assert!(kept.other_owner(&key("web"), "id2", None, now).is_none());
+        let host = kept.hosts(now).next().unwrap();
+        assert_eq!((host.key, host.id), (key("web"), None));
         kept.release("id1");
         assert_eq!(
             kept.hosts(now).count(),
@@ -407,13 +432,13 @@ mod tests {
         let (mut kept, now) = (Reservations::default(), Instant::now());
         kept.reserve_hosts(
             ("user", LoginProof::Known),
-            vec![key("user")],
+            alone(&["user"]),
             Reservation::Claimed,
             now,
         );
         kept.reserve_hosts(
             ("first", LoginProof::Stranger),
-            vec![key("first")],
+            alone(&["first"]),
             Reservation::Claimed,
             now,
         );
@@ -423,7 +448,9 @@ mod tests {
             Reservation::Claimed,
             now,
         );
-        let of_greedy = kept.hosts(now).filter(|(_, id)| *id == Some("greedy"));
+        let of_greedy = kept
+            .hosts(now)
+            .filter(|host| host.id.as_deref() == Some("greedy"));
         assert_eq!(of_greedy.count(), MAX_PREFIXES_PER_STRANGER);
         for n in 0..100 {
             let keys = names(n * 600..n * 600 + 600);
@@ -437,26 +464,57 @@ mod tests {
         assert_eq!(kept.hosts(now).count(), MAX_STRANGER_PREFIXES + 1);
         for name in ["user", "first"] {
             assert!(
-                kept.other_owner(&key(name), "greedy", now).is_some(),
+                kept.other_owner(&key(name), "greedy", None, now).is_some(),
                 "{name}"
             );
         }
         kept.reserve_hosts(
             ("late", LoginProof::Known),
-            vec![key("late")],
+            alone(&["late"]),
             Reservation::Claimed,
             now,
         );
-        assert!(kept.other_owner(&key("late"), "greedy", now).is_some());
+        assert!(kept
+            .other_owner(&key("late"), "greedy", None, now)
+            .is_some());
     }
 
     #[test]
     fn a_prefix_handed_over_without_an_id_is_reserved_for_anyone() {
         let (mut kept, now) = (Reservations::default(), Instant::now());
-        kept.restore_host(key("old"), None, now);
-        kept.restore_host(key("new"), Some("id1".into()), now);
+        let restored = |name, id: Option<&str>| KeptHost {
+            key: key(name),
+            id: id.map(Into::into),
+            group: None,
+        };
+        kept.restore_host(restored("old", None), now);
+        kept.restore_host(restored("new", Some("id1")), now);
         assert!(kept.is_host(&key("old"), now) && kept.is_host(&key("new"), now));
-        assert!(kept.other_owner(&key("old"), "id2", now).is_none());
-        assert!(kept.other_owner(&key("new"), "id2", now).is_some());
+        assert!(kept.other_owner(&key("old"), "id2", None, now).is_none());
+        assert!(kept.other_owner(&key("new"), "id2", None, now).is_some());
+    }
+    #[test]
+    fn a_prefix_of_a_group_is_reserved_for_all_of_its_members() {
+        let group = |text: &str| GroupSpec {
+            name: "g".into(),
+            key: text.as_bytes().into(),
+            sticky: false,
+        };
+        let (mut kept, now) = (Reservations::default(), Instant::now());
+        let shared = vec![(key("web"), Some(group("k1")))];
+        kept.reserve_hosts(
+            ("id1", LoginProof::Known),
+            shared,
+            Reservation::Claimed,
+            now,
+        );
+        let (same, another) = (group("k1"), group("k2"));
+        let other = |id, group| kept.other_owner(&key("web"), id, group, now);
+        assert_eq!(other("id1", None), None);
+        assert_eq!(other("id2", Some(&same)), None);
+        assert_eq!(other("id2", Some(&another)), Some("id1"));
+        assert_eq!(other("id2", None), Some("id1"));
+        let handed_over = kept.hosts(now).next().unwrap();
+        assert_eq!(handed_over.group, Some(group("k1")));
     }
 }

@@ -2,7 +2,8 @@
 //! is held only to copy what the registry knows.
 
 use super::domain_of;
-use super::{HostKind, RegisteredClient, Registry};
+use super::{id_of, HostKind, RegisteredClient, Registry, SharedName};
+use crate::collections::HashMap;
 use crate::server::ports::Protocol;
 use crate::tunnel::{Traffic, Tunnel};
 use std::ops::AddAssign;
@@ -49,6 +50,8 @@ pub struct ClientStats {
     pub udp_ports: Vec<u16>,
     /// The services that are down, sorted: their host prefixes, domains or ports.
     pub down: Vec<String>,
+    /// The names that it shares with other clients, sorted.
+    pub shared: Vec<SharedName>,
 }
 
 /// Sums over one or several clients.
@@ -151,7 +154,7 @@ impl Registry {
     pub fn describe(&self, clients: &mut [ClientStats]) {
         let inner = self.lock();
         for stats in clients.iter_mut() {
-            if let Some(client) = inner.clients.get(&stats.id) {
+            for (key, client) in inner.of_id(&stats.id) {
                 for port in &client.ports {
                     match port.id() {
                         (Protocol::Tcp, port) => stats.ports.push(port),
@@ -159,28 +162,39 @@ impl Registry {
                     }
                 }
                 let down = client.down();
-                stats.down = down
-                    .map(|service| inner.service_name(&stats.id, service))
-                    .collect();
-            }
-            for (kind, prefix) in inner.hosts.of(&stats.id) {
-                match (kind, domain_of(prefix)) {
-                    (HostKind::Http, None) => stats.http.push(prefix.clone()),
-                    (HostKind::Tls, None) => stats.tls.push(prefix.clone()),
-                    (HostKind::Http, Some(domain)) => stats.domains.push(domain.into()),
-                    (HostKind::Tls, Some(domain)) => stats.tls_domains.push(domain.into()),
+                let down = down.map(|service| inner.service_name(key, service));
+                stats.down.extend(down);
+                stats.shared.extend(inner.shared_names(key));
+                for (kind, prefix) in inner.hosts.of(key) {
+                    match (kind, domain_of(prefix)) {
+                        (HostKind::Http, None) => stats.http.push(prefix.clone()),
+                        (HostKind::Tls, None) => stats.tls.push(prefix.clone()),
+                        (HostKind::Http, Some(domain)) => stats.domains.push(domain.into()),
+                        (HostKind::Tls, Some(domain)) => stats.tls_domains.push(domain.into()),
+                    }
                 }
             }
         }
         drop(inner);
         for stats in clients {
-            stats.http.sort_unstable();
-            stats.tls.sort_unstable();
-            stats.domains.sort_unstable();
-            stats.tls_domains.sort_unstable();
+            // Clients with the same id may share them.
+            let lists = [
+                &mut stats.http,
+                &mut stats.tls,
+                &mut stats.domains,
+                &mut stats.tls_domains,
+            ];
+            for list in lists {
+                list.sort_unstable();
+                list.dedup();
+            }
             stats.ports.sort_unstable();
             stats.udp_ports.sort_unstable();
             stats.down.sort_unstable();
+            stats
+                .shared
+                .sort_unstable_by(|a, b| (&a.name, a.tls).cmp(&(&b.name, b.tls)));
+            stats.shared.dedup();
         }
     }
 
@@ -189,6 +203,8 @@ impl Registry {
     fn copy(&self) -> ClientCopy {
         let inner = self.lock();
         let count = inner.clients.len();
+        // Where the clients with several registrations are.
+        let mut several: HashMap<&str, usize> = HashMap::default();
         let mut copied = ClientCopy {
             clients: Vec::with_capacity(count),
             tunnels: Vec::with_capacity(count),
@@ -199,16 +215,33 @@ impl Registry {
             .iter()
             .filter(|(_, client)| client.is_listed())
         {
-            let at = copied.clients.len();
+            // Those of one id are one for the API.
+            let plain = id_of(id);
+            let at = several.get(plain).copied().unwrap_or(copied.clients.len());
             let tunnels = client.all_tunnels().map(|tunnel| (at, tunnel.clone()));
             copied.tunnels.extend(tunnels);
-            copied.clients.push(ClientStats::of(id, client));
+            let stats = ClientStats::of(plain, client);
+            match copied.clients.get_mut(at) {
+                Some(known) => known.add(&stats),
+                None => copied.clients.push(stats),
+            }
+            if inner.instances.has(plain) {
+                several.insert(plain, at);
+            }
         }
         copied
     }
 }
 
 impl ClientStats {
+    /// Adds another registration of the same id.
+    fn add(&mut self, other: &Self) {
+        let clients = self.totals.clients;
+        self.since = self.since.min(other.since);
+        self.totals += other.totals;
+        self.totals.clients = clients;
+    }
+
     /// Creates the statistics without tunnels, prefixes and ports.
     fn of(id: &str, client: &RegisteredClient) -> Self {
         Self {
@@ -222,6 +255,7 @@ impl ClientStats {
             ports: Vec::new(),
             udp_ports: Vec::new(),
             down: Vec::new(),
+            shared: Vec::new(),
         }
     }
 }

@@ -67,7 +67,7 @@ impl ServerSession {
             if !stays || is_new() {
                 // Only the child process knows what is free, and the client registers there again.
                 // Here it gets nothing new and keeps its prefixes and ports.
-                registry.suspend_tunnel(id, &self.tunnel);
+                registry.suspend_tunnel(self.key(), &self.tunnel);
                 self.tunnel.signal(Signal::Services);
                 if stays {
                     // A GT/1 client reconnects only if its tunnel closes.
@@ -101,7 +101,7 @@ impl ServerSession {
             return;
         }
         let (id, registry) = (&self.credentials.id, &self.state.registry);
-        match registry.set_state(id, &self.tunnel, service, is_up) {
+        match registry.set_state(self.key(), &self.tunnel, service, is_up) {
             Some(name) if is_up => log::info!("a service is up again id={id} service={name}"),
             Some(name) => log::warn!(
                 "a service is down, as its client has found; its visitors are refused until it is up \

@@ -121,6 +121,7 @@ impl ServerSession {
             services,
             window: 0,
             origins: false,
+            instance: None,
         };
         let (is_ready, last_stream) = match origin {
             TunnelOrigin::Client => (false, StreamId(0)),
@@ -184,10 +185,7 @@ impl ServerSession {
         }
         // While a change of services is pending, the registration is not known.
         let pending = self.pending_changes.load(Ordering::SeqCst) > 0;
-        let registration = self
-            .state
-            .registry
-            .registration(&self.credentials.id, &self.tunnel);
+        let registration = self.state.registry.registration(self.key(), &self.tunnel);
         let Some(registration) = registration.filter(|_| !pending) else {
             self.tunnel.unpark();
             self.state.registry.notify_changed();

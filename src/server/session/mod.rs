@@ -9,7 +9,7 @@ use super::handshake::{LoginRejection, VerifiedHello};
 use super::incoming::Incoming;
 use super::login::{admit, all_granted, reject, Authenticated};
 use super::ports::PortSocket;
-use super::registry::{Login, Registration};
+use super::registry::{client_key, Login, Registration};
 use super::settings::Settings;
 use super::state::ServerState;
 use super::users::{Admission, Credentials, LoginProof, LoginVerdict};
@@ -205,12 +205,16 @@ async fn start(
                 id: authenticated.id,
                 secret: authenticated.secret,
             };
-            let credentials = state.registry.share_credentials(credentials);
+            let key = client_key(&credentials.id, authenticated.instance);
+            let key = Some(key).filter(|key| *key != credentials.id);
+            let registered = key.as_deref().unwrap_or(&credentials.id).to_owned();
+            let credentials = state.registry.share_credentials(&registered, credentials);
             let (tunnel, inbox) = Tunnel::on(thread, conn, rest, policy);
             let session = ServerSession {
                 state,
                 peer,
                 credentials,
+                key,
                 is_self_test: authenticated.admission.is_self_test,
                 pending_changes: AtomicU32::new(0),
                 auth_state: Mutex::new(AuthState {
@@ -262,6 +266,8 @@ struct ServerSession {
     state: Arc<ServerState>,
     peer: SocketAddr,
     credentials: Arc<Credentials>,
+    /// The key of the client's registration; `None` for its id.
+    key: Option<Box<str>>,
     /// Whether this is the session of the server's self test.
     is_self_test: bool,
     /// Number of changes of services that wait for the authAPI.
@@ -338,6 +344,11 @@ enum EventStep {
 }
 
 impl ServerSession {
+    /// Returns the key of the client's registration.
+    fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or(&self.credentials.id)
+    }
+
     fn auth(&self) -> MutexGuard<'_, AuthState> {
         self.auth_state.lock()
     }
@@ -357,6 +368,7 @@ impl ServerSession {
         };
         act(&Login {
             id: &self.credentials.id,
+            key: self.key(),
             limits: &limits,
             settings: &settings,
             proof,
@@ -391,7 +403,7 @@ impl ServerSession {
         };
         match joined {
             Ok(opened) => {
-                registry.keep_credentials(&self.credentials);
+                registry.keep_credentials(self.key(), &self.credentials);
                 self.serve_ports(opened);
             }
             Err(code) => {
@@ -471,7 +483,7 @@ impl ServerSession {
                 None
             }
         };
-        self.state.registry.tunnel_ended(id, &self.tunnel);
+        self.state.registry.tunnel_ended(self.key(), &self.tunnel);
         self.state.client_left();
         self.state.release_if_done(id).await;
         self.auth().admission.end_lease();
@@ -490,22 +502,29 @@ impl ServerSession {
         &self,
         services: Vec<Option<ServiceSpec>>,
     ) -> Result<Vec<ports::OpenedPort>, RejectCode> {
-        let (id, registry) = (&self.credentials.id, &self.state.registry);
+        let (key, registry) = (self.key(), &self.state.registry);
         let join =
             |services| self.as_login(|login| registry.register(login, services, &self.tunnel));
         let code = match join(services.clone()) {
-            Err(code @ (RejectCode::TooManyConnections | RejectCode::OtherClientConnected)) => code,
+            Err(
+                code @ (RejectCode::TooManyConnections
+                | RejectCode::OtherClientConnected
+                | RejectCode::HostConflict),
+            ) => code,
             decided => return decided,
         };
-        let gone =
-            tunnel::find_dead(registry.blocking_tunnels(id, code), SIGN_OF_LIFE_TIMEOUT).await;
+        let blocking = registry.blocking_tunnels(key, code);
+        if blocking.is_empty() && code == RejectCode::HostConflict {
+            return Err(code);
+        }
+        let gone = tunnel::find_dead(blocking, SIGN_OF_LIFE_TIMEOUT).await;
         if gone.is_empty() || self.state.stop.is_triggered() {
             return Err(code);
         }
         for tunnel in &gone {
             tunnel.abort("it gave no sign of life when its client came back");
-            if code == RejectCode::OtherClientConnected {
-                registry.tunnel_ended(id, tunnel);
+            if code != RejectCode::TooManyConnections {
+                registry.tunnel_of_id_ended(key, tunnel);
             }
         }
         join(services)
@@ -635,7 +654,7 @@ impl ServerSession {
     fn handle<'a>(&'a self, event: Event, inbox: &mut Inbox, watch: &mut Watch<'a>) -> EventStep {
         let registry = &self.state.registry;
         match event {
-            Event::Ping if registry.is_current(&self.credentials.id, &self.tunnel) => {
+            Event::Ping if registry.is_current(self.key(), &self.tunnel) => {
                 self.tunnel.signal(Signal::Ping);
             }
             Event::Ping => self.tunnel.signal(Signal::Close),
@@ -673,10 +692,10 @@ impl ServerSession {
                         return EventStep::End(why.to_owned());
                     }
                 }
-                if !stopped && registry.is_retry_due(&self.credentials.id) {
+                if !stopped && registry.is_retry_due(self.key()) {
                     self.serve_ports(self.as_login(|login| registry.retry_ports(login)));
                 }
-                if !registry.misses_ports(&self.credentials.id) {
+                if !registry.misses_ports(self.key()) {
                     inbox.rest(next_check);
                 }
             }
@@ -749,7 +768,7 @@ impl ServerSession {
                 self.credentials.id,
                 port.listener.addr()
             );
-            let (state, id) = (self.state.clone(), self.credentials.id.clone());
+            let (state, id) = (self.state.clone(), Box::from(self.key()));
             match port.listener.clone() {
                 PortSocket::Tcp(listener) => {
                     net::spawn(visitor::accept_port(state, id, port, listener));

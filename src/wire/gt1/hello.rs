@@ -1,7 +1,8 @@
 //! The GT/1 hello (docs/gt1.md, "Hello"), and its list of services, which GT/2 shares.
 
 use crate::wire::hello::{
-    Credentials, Hello, ServiceSpec, MAX_DOMAIN, MAX_DOMAINS, MAX_NAME, MAX_OPTIONS,
+    Credentials, GroupSpec, Hello, ServiceSpec, MAX_DOMAIN, MAX_DOMAINS, MAX_GROUP, MAX_NAME,
+    MAX_OPTIONS,
 };
 use crate::wire::{Malformed, Version, MAGIC};
 
@@ -17,6 +18,11 @@ const HTTP_DOMAINS: u8 = 0x06;
 const TLS_DOMAINS: u8 = 0x07;
 /// In GT/2 only.
 const UDP: u8 = 0x08;
+/// In GT/2 only.
+const GROUPED: u8 = 0x09;
+
+/// Bit of the flags of a group: visitors of one address should come to the same member.
+const STICKY: u8 = 1;
 
 /// Encodes a complete hello.
 pub fn encode(id: &str, secret: &[u8], services: &[ServiceSpec]) -> Vec<u8> {
@@ -40,7 +46,19 @@ pub fn encode_services(out: &mut Vec<u8>, services: &[ServiceSpec]) {
         if at + 1 < services.len() {
             out.push(MORE);
         }
-        match spec {
+        if let Some(GroupSpec { name, key, sticky }) = spec.group() {
+            out.push(GROUPED);
+            let name = name.as_bytes();
+            let name = name.get(..MAX_GROUP).unwrap_or(name);
+            // MAX_GROUP fits a byte.
+            out.push(name.len() as u8);
+            out.extend_from_slice(name);
+            self::name(out, key);
+            out.push(if *sticky { STICKY } else { 0 });
+        }
+        match spec.ungrouped() {
+            // A service of a group is none of another.
+            ServiceSpec::Grouped { .. } => {}
             ServiceSpec::Host { tls, prefix: None } => {
                 out.push(if *tls { TLS_ID } else { HTTP_ID })
             }
@@ -181,6 +199,7 @@ impl Gt1HelloReader {
                 ..
             } => Ok(Hello {
                 origins: false,
+                instance: None,
                 id,
                 secret,
                 services,
@@ -257,6 +276,48 @@ pub fn read_service(bytes: &[u8], version: Version) -> Read<'_, (ServiceSpec, bo
         Some((&MORE, rest)) => (true, rest),
         _ => (false, bytes),
     };
+    let found = match (read_group(bytes, version)?, bytes.first()) {
+        (Some((group, rest)), _) => read_option(rest, version)?.map(|(service, rest)| {
+            let (group, service) = (Box::new(group), Box::new(service));
+            (ServiceSpec::Grouped { group, service }, rest)
+        }),
+        (None, Some(&GROUPED)) if version == Version::Two => None,
+        (None, _) => read_option(bytes, version)?,
+    };
+    Ok(found.map(|(spec, rest)| ((spec, more), rest)))
+}
+
+/// Parses the group of the option behind it; `None` if there is none, too.
+fn read_group(bytes: &[u8], version: Version) -> Read<'_, GroupSpec> {
+    let Some((&GROUPED, rest)) = bytes.split_first() else {
+        return Ok(None);
+    };
+    if version == Version::One {
+        return Err(Malformed::UnknownOption(GROUPED));
+    }
+    let Some((name, rest)) = split_text(rest, MAX_GROUP)? else {
+        return Ok(None);
+    };
+    if name.is_empty() {
+        return Err(Malformed::NameLength(0));
+    }
+    let name = std::str::from_utf8(name).map_err(|_| Malformed::NotText)?;
+    let Some((key, rest)) = read_name(rest)? else {
+        return Ok(None);
+    };
+    Ok(rest.split_first().map(|(flags, rest)| {
+        let group = GroupSpec {
+            name: name.into(),
+            key: key.into(),
+            // Further flags are of later versions.
+            sticky: flags & STICKY != 0,
+        };
+        (group, rest)
+    }))
+}
+
+/// Parses an option without a group.
+fn read_option(bytes: &[u8], version: Version) -> Read<'_, ServiceSpec> {
     let Some((&code, rest)) = bytes.split_first() else {
         return Ok(None);
     };
@@ -280,7 +341,7 @@ pub fn read_service(bytes: &[u8], version: Version) -> Read<'_, (ServiceSpec, bo
         }
         unknown => return Err(Malformed::UnknownOption(unknown)),
     };
-    Ok(found.map(|(spec, rest)| ((spec, more), rest)))
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -396,7 +457,7 @@ mod tests {
 
     #[test]
     fn unknown_options_are_rejected() {
-        for code in [0x06u8, 0x40, 0x80, 0xC0, 0xFF] {
+        for code in [0x06u8, 0x09, 0x40, 0x80, 0xC0, 0xFF] {
             assert_eq!(refused(&[code]), Malformed::UnknownOption(code));
         }
         assert_eq!(refused(&[MORE, MORE]), Malformed::UnknownOption(MORE));

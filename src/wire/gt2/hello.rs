@@ -2,7 +2,8 @@
 
 use crate::wire::gt1::hello::{cut, encode_services, read_service};
 use crate::wire::hello::{
-    Credentials, Hello, ServiceKinds, ServiceSpec, MAX_LENGTH, MAX_NAME, MAX_OPTIONS,
+    Credentials, Hello, ServiceKinds, ServiceSpec, INSTANCE as INSTANCE_LENGTH, MAX_LENGTH,
+    MAX_NAME, MAX_OPTIONS,
 };
 use crate::wire::{kind_and_length, u32_at, Malformed, Version, MAGIC};
 
@@ -14,6 +15,8 @@ const DOMAINS: u32 = 2;
 const UDP: u32 = 4;
 /// Bit of the capabilities: a client may tell which services are down.
 const HEALTH: u32 = 8;
+/// Bit of the capabilities: services may be of groups.
+const GROUPS: u32 = 16;
 /// Maximum length in bytes of a server's answer after its length field.
 const MAX_ANSWER: u32 = 4096;
 
@@ -22,17 +25,22 @@ const ID: u8 = 0x01;
 const SECRET: u8 = 0x02;
 const SERVICES: u8 = 0x03;
 const WINDOW: u8 = 0x04;
+const INSTANCE: u8 = 0x05;
 
 /// Encodes a complete hello. It ends like the head of an HTTP request, since a GT/1 server takes
 /// it for one and must not wait for more bytes (docs/wire.md, "Hello").
 pub fn encode(hello: &Hello) -> Vec<u8> {
     let mut fields = encode_registration(hello);
     field(&mut fields, WINDOW, &hello.window.to_be_bytes());
+    if let Some(instance) = &hello.instance {
+        field(&mut fields, INSTANCE, instance);
+    }
     field(&mut fields, FILLER, b"\r\n\r\n");
     let origins = if hello.origins { ORIGINS } else { 0 };
     let domains = if hello.has_domains() { DOMAINS } else { 0 };
     let udp = if hello.has_udp() { UDP } else { 0 };
-    begin(origins | domains | udp, &fields)
+    let groups = if hello.has_groups() { GROUPS } else { 0 };
+    begin(origins | domains | udp | groups, &fields)
 }
 
 /// Encodes the fields with credentials and services.
@@ -48,7 +56,7 @@ pub fn encode_registration(hello: &Hello) -> Vec<u8> {
 
 /// Encodes a server's answer to a hello, sent before it checks the credentials.
 pub fn answer() -> Vec<u8> {
-    begin(ORIGINS | DOMAINS | UDP | HEALTH, &[])
+    begin(ORIGINS | DOMAINS | UDP | HEALTH | GROUPS, &[])
 }
 
 fn begin(capabilities: u32, fields: &[u8]) -> Vec<u8> {
@@ -103,6 +111,7 @@ pub fn parse_answer(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
         kinds: ServiceKinds {
             domains: capabilities & DOMAINS != 0,
             udp: capabilities & UDP != 0,
+            groups: capabilities & GROUPS != 0,
         },
         health: capabilities & HEALTH != 0,
     }))
@@ -120,6 +129,7 @@ pub struct Gt2HelloReader {
     secret: Option<Box<[u8]>>,
     services: Vec<ServiceSpec>,
     window: Option<u32>,
+    instance: Option<[u8; INSTANCE_LENGTH]>,
     capabilities: u32,
 }
 
@@ -148,6 +158,7 @@ impl Gt2HelloReader {
             secret: None,
             services: Vec::new(),
             window: None,
+            instance: None,
             capabilities: 0,
         }
     }
@@ -212,6 +223,7 @@ impl Gt2HelloReader {
                             self.id = Some(id.into());
                         }
                         SECRET => self.secret = Some(value.into()),
+                        INSTANCE => self.instance = value.first_chunk().copied(),
                         _ => self.window = u32_at(&value, 0),
                     }
                     let named = matches!(kind, ID | SECRET) && self.credentials().is_some();
@@ -273,13 +285,15 @@ impl Gt2HelloReader {
             SECRET => self.secret.is_some(),
             SERVICES => !self.services.is_empty() || self.credentials().is_none(),
             WINDOW => self.window.is_some(),
+            INSTANCE => self.instance.is_some(),
             _ => false,
         };
         match kind {
             _ if again => Err(Malformed::FieldOrder(kind)),
             ID | SECRET if !(1..=MAX_NAME).contains(&size) => Err(Malformed::NameLength(len)),
             WINDOW if size != 4 => Err(Malformed::FieldLength(kind)),
-            ID | SECRET | WINDOW => Ok(HelloStage::Value(kind, size)),
+            INSTANCE if size != INSTANCE_LENGTH => Err(Malformed::FieldLength(kind)),
+            ID | SECRET | WINDOW | INSTANCE => Ok(HelloStage::Value(kind, size)),
             SERVICES if size == 0 => Err(Malformed::ServicesLength),
             SERVICES => Ok(HelloStage::Services(size)),
             _ => Ok(HelloStage::Skip(size)),
@@ -344,6 +358,7 @@ impl Gt2HelloReader {
                 secret: Some(secret),
                 services,
                 window,
+                instance,
                 capabilities,
                 ..
             } => Ok(Hello {
@@ -352,6 +367,7 @@ impl Gt2HelloReader {
                 services,
                 window: window.unwrap_or_default(),
                 origins: capabilities & ORIGINS != 0,
+                instance,
             }),
             unfinished => Err(unfinished),
         }
@@ -361,7 +377,7 @@ impl Gt2HelloReader {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::hello::MAX_DOMAIN;
+    use crate::wire::hello::{GroupSpec, MAX_DOMAIN, MAX_GROUP};
     use proptest::prelude::*;
 
     fn hello(services: Vec<ServiceSpec>) -> Hello {
@@ -371,6 +387,7 @@ mod tests {
             services,
             window: 32 * 1024,
             origins: false,
+            instance: None,
         }
     }
 
@@ -393,7 +410,7 @@ mod tests {
             let piece = &bytes[used..bytes.len().min(used + step)];
             assert!(!piece.is_empty(), "the hello does not end");
             used += reader.feed(piece)?;
-            let most = 2 * MAX_NAME + 10 * MAX_DOMAIN;
+            let most = MAX_GROUP + 3 * MAX_NAME + 10 * MAX_DOMAIN;
             assert!(reader.held.len() <= most, "it holds too much");
             reader = match reader.finish() {
                 Ok(hello) => return Ok((hello, used)),
@@ -532,7 +549,7 @@ mod tests {
     #[test]
     fn an_answer_is_recognized_by_its_first_bytes_and_skipped() {
         let mut bytes = answer();
-        assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 0x0F]);
+        assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 0x1F]);
         bytes.extend([0xAA; 9]);
         for cut in 0..10 {
             assert_eq!(parse_answer(&bytes[..cut]), Ok(None));
@@ -550,7 +567,7 @@ mod tests {
             }))
         };
         assert_eq!(parse_answer(&bytes), answer(true));
-        bytes[9] = 0xF0;
+        bytes[9] = 0xE0;
         assert_eq!(parse_answer(&bytes), answer(false), "unknown capabilities");
         for other in [&b"HTTP/1.1 400"[..], &[0x15, 3, 1], &[0xF0, 1]] {
             assert_eq!(parse_answer(other), Err(Malformed::NotAnAnswer));
@@ -560,6 +577,25 @@ mod tests {
     }
 
     fn any_service() -> impl Strategy<Value = ServiceSpec> {
+        let group = (
+            "[a-zé]{1,20}",
+            proptest::collection::vec(any::<u8>(), 1..=MAX_NAME),
+            any::<bool>(),
+        );
+        (proptest::option::of(group), any_ungrouped()).prop_map(|(group, service)| match group {
+            Some((name, key, sticky)) => ServiceSpec::Grouped {
+                group: Box::new(GroupSpec {
+                    name: name.into(),
+                    key: key.into(),
+                    sticky,
+                }),
+                service: Box::new(service),
+            },
+            None => service,
+        })
+    }
+
+    fn any_ungrouped() -> impl Strategy<Value = ServiceSpec> {
         prop_oneof![
             (any::<bool>(), proptest::option::of("[a-z0-9é]{1,60}")).prop_map(|(tls, prefix)| {
                 ServiceSpec::Host {
@@ -592,9 +628,10 @@ mod tests {
             services in proptest::collection::vec(any_service(), 1..40),
             window in any::<u32>(),
             origins in any::<bool>(),
+            instance in any::<Option<[u8; INSTANCE_LENGTH]>>(),
             step in 1usize..40,
         ) {
-            let hello = Hello { id: id.into(), secret: secret.into(), services, window, origins };
+            let hello = Hello { id: id.into(), secret: secret.into(), services, window, origins, instance };
             let mut bytes = encode(&hello);
             let len = bytes.len() - 2;
             bytes.extend_from_slice(&[0xAA; 50]);
@@ -607,7 +644,7 @@ mod tests {
             bytes.extend_from_slice(&[0xAA; 50]);
             let reader = Gt2HelloReader::registration(u32::try_from(len).unwrap());
             let (read, used) = decode(reader, &bytes, step).unwrap();
-            prop_assert_eq!(read, Hello { window: 0, origins: false, ..hello });
+            prop_assert_eq!(read, Hello { window: 0, origins: false, instance: None, ..hello });
             prop_assert_eq!(used, len);
         }
 

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-/// A server's answer to a hello: it can tell the origin of visitors, has domains and UDP ports, and takes
-/// states of services.
-const ANSWER: [u8; 10] = [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 0x0F];
+/// A server's answer to a hello: it can tell the origin of visitors, has domains, UDP ports and groups, and
+/// takes states of services.
+const ANSWER: [u8; 10] = [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 0x1F];
 
 pub type Peer = super::Peer<Frame>;
 pub type PeerServer = super::PeerServer<Frame>;

@@ -1,0 +1,214 @@
+//! Names that several clients share (docs/wire.md, "Groups"): which of them a visitor comes to.
+
+use super::host_table::HostGroup;
+use super::{HostKind, Key, OpenResult, RegisteredClient, Registry, RegistryState};
+use crate::wire::frame::ServiceIndex;
+use std::net::IpAddr;
+
+/// Maximum number of clients that share a name.
+pub const MAX_MEMBERS: usize = 100;
+
+/// A member to which a visitor can come.
+struct Candidate {
+    key: Box<str>,
+    service: ServiceIndex,
+    /// Streams of its tunnels.
+    streams: usize,
+    /// When a visitor last came to it, as a number that grows.
+    turn: u32,
+}
+
+impl RegistryState {
+    /// Opens a stream to a member of the group that shares the name.
+    pub(super) fn open_group(
+        &mut self,
+        name: &Key,
+        visitor: IpAddr,
+        also_down: bool,
+    ) -> OpenResult {
+        let Some((group, members)) = self.hosts.group(name) else {
+            return OpenResult::Unknown;
+        };
+        let sticky = group.spec.sticky;
+        let mut least_late = None;
+        let mut candidates: Vec<Candidate> = Vec::new();
+        let mut others: Vec<(Box<str>, ServiceIndex)> = Vec::new();
+        for member in members {
+            let client = self.clients.get(&member.client);
+            let load = client.and_then(|client| client.load(member.service, also_down));
+            let Some((lateness, streams)) = load else {
+                others.push((member.client.clone(), member.service));
+                continue;
+            };
+            // Those that are late get no visitors while others are not.
+            if least_late.is_none_or(|least| lateness < least) {
+                least_late = Some(lateness);
+                candidates.clear();
+            }
+            if least_late == Some(lateness) {
+                candidates.push(Candidate {
+                    key: member.client.clone(),
+                    service: member.service,
+                    streams,
+                    turn: group.turn_of(&member.client),
+                });
+            }
+        }
+        let chosen = match sticky {
+            true => candidates
+                .iter()
+                .max_by_key(|candidate| affinity(visitor, &candidate.key)),
+            false => candidates
+                .iter()
+                .min_by_key(|candidate| (candidate.streams, candidate.turn)),
+        };
+        if let Some(Candidate { key, service, .. }) = chosen {
+            let opened = self.open(key, *service, also_down);
+            if matches!(opened, OpenResult::Stream(_)) {
+                self.hosts.take_turn(name, key);
+            }
+            return opened;
+        }
+        // Down, if any member is there.
+        let mut result = OpenResult::NoTunnel;
+        for (key, service) in others {
+            let of_member = self.open(&key, service, also_down);
+            let rank = |result: &OpenResult| match result {
+                OpenResult::Stream(_) => 4,
+                OpenResult::Pausing => 3,
+                OpenResult::Held => 2,
+                OpenResult::Down => 1,
+                OpenResult::NoTunnel | OpenResult::Unknown => 0,
+            };
+            if rank(&of_member) > rank(&result) {
+                result = of_member;
+            }
+        }
+        result
+    }
+}
+
+impl RegisteredClient {
+    /// Returns how late the client's best tunnel is, and how many streams all tunnels have that take
+    /// visitors of the service; `None` if none does.
+    fn load(
+        &self,
+        service: ServiceIndex,
+        also_down: bool,
+    ) -> Option<(crate::tunnel::Lateness, usize)> {
+        let current = self.tunnels.iter().filter(|member| self.is_current(member));
+        let up = current.filter(|member| also_down || !member.down.contains(&service));
+        let loads = up.filter_map(|member| {
+            let tunnel = &member.tunnel;
+            Some((tunnel.lateness(), tunnel.load()?))
+        });
+        loads.reduce(|(late, streams), (other, more)| {
+            (late.min(other), streams.saturating_add(more))
+        })
+    }
+}
+
+/// Returns a number that is different for each visitor and member, and always the same. The member with the
+/// highest one serves the visitor, so that only the visitors of a member that leaves come to another one.
+fn affinity(visitor: IpAddr, member: &str) -> u64 {
+    let address = match visitor.to_canonical() {
+        IpAddr::V4(v4) => u64::from(u32::from(v4)),
+        // A visitor has all addresses of a /64.
+        IpAddr::V6(v6) => (u128::from(v6) >> 64) as u64,
+    };
+    // FNV-1a, whose result is then mixed, since its last bytes hardly change the first bits.
+    let bytes = address.to_be_bytes().into_iter().chain(member.bytes());
+    let mut hash = bytes.fold(0xCBF2_9CE4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3)
+    });
+    // The finalizer of MurmurHash3.
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
+    hash ^ (hash >> 33)
+}
+
+/// A name that a client shares, for the API.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SharedName {
+    /// The group.
+    pub group: Box<str>,
+    /// The host prefix or domain.
+    pub name: Box<str>,
+    /// Whether it is that of TLS visitors.
+    pub tls: bool,
+    /// The ids of the members, sorted; one for each.
+    pub members: Vec<Box<str>>,
+}
+
+impl RegistryState {
+    /// Returns the names that a registration shares.
+    pub(super) fn shared_names<'a>(
+        &'a self,
+        key: &'a str,
+    ) -> impl Iterator<Item = SharedName> + 'a {
+        self.hosts.of(key).iter().filter_map(|name| {
+            let (HostGroup { spec, .. }, members) = self.hosts.group(name)?;
+            let members = members.map(|member| super::id_of(&member.client).into());
+            let mut members: Vec<Box<str>> = members.collect();
+            members.sort_unstable();
+            let shown = super::domain_of(&name.1).unwrap_or(&name.1);
+            Some(SharedName {
+                group: spec.name.clone(),
+                name: shown.into(),
+                tls: name.0 == HostKind::Tls,
+                members,
+            })
+        })
+    }
+}
+
+impl Registry {
+    /// Returns other tunnels of the id of this registration.
+    pub(super) fn tunnels_of_siblings(
+        inner: &RegistryState,
+        key: &str,
+    ) -> Vec<crate::tunnel::Tunnel> {
+        let siblings = inner.siblings(key);
+        let tunnels = siblings.flat_map(|(_, client)| client.open_tunnels());
+        tunnels.cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    fn member_of(visitor: IpAddr, members: &[&'static str]) -> &'static str {
+        let best = members
+            .iter()
+            .max_by_key(|member| affinity(visitor, member));
+        best.copied().unwrap_or_default()
+    }
+
+    #[test]
+    fn visitors_are_spread_and_only_those_of_a_member_that_leaves_move() {
+        let (all, left) = (["id1", "id2", "id3", "id4"], ["id1", "id2", "id4"]);
+        let visitors = (0..4000u32).map(|n| IpAddr::from(Ipv4Addr::from(0xC000_0200 + n)));
+        let mut counts = [0; 4];
+        for visitor in visitors {
+            let before = member_of(visitor, &all);
+            let after = member_of(visitor, &left);
+            assert!(before == after || before == "id3");
+            let at = all.iter().position(|member| *member == before).unwrap();
+            counts[at] += 1;
+        }
+        assert!(
+            counts.iter().all(|count| (800..1200).contains(count)),
+            "{counts:?}"
+        );
+    }
+
+    #[test]
+    fn all_addresses_of_a_64_are_one_visitor_and_ipv4_in_ipv6_is_ipv4() {
+        let of = |text: &str| affinity(text.parse().unwrap(), "id1");
+        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:2"));
+        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
+    }
+}

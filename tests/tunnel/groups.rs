@@ -1,0 +1,380 @@
+//! Groups: services of several clients that share a name (`serviceGroup`, `groupKey`, `groupSticky`), and
+//! several clients with one id.
+
+use crate::common::api;
+use crate::common::crowd::Crowd;
+use crate::common::eventually;
+use crate::common::filed::Filed;
+use crate::common::gt::{client, server, server_of_id1, Gt};
+use crate::common::peer::gt2::{self, field, finish, hello_with, identity, Peer};
+use crate::common::ports::free_port;
+use crate::common::scratch::Scratch;
+use crate::common::service::{self, Service};
+use crate::common::visitor::{connect, get};
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+
+const GROUP: &str = "-serviceGroup g -groupKey k1";
+
+fn server_of_three(more: &str) -> Gt {
+    server_of_id1(&format!(
+        "-id id2 -secret secret2 -id id3 -secret secret3 {more}"
+    ))
+}
+
+fn start(id: &str, server: SocketAddr, more: &str) -> Gt {
+    let secret = id.replace("id", "secret");
+    client(&format!(
+        "-remote tcp://{server} -id {id} -secret {secret} -reconnectDelay 10ms {more}"
+    ))
+}
+
+/// Starts a client whose service is `web` in the group, and waits for its tunnel.
+fn member(id: &str, server: SocketAddr, service: &Service, more: &str) -> Gt {
+    let local = service.addr;
+    let mut client = start(
+        id,
+        server,
+        &format!("-local http://{local} -hostPrefix web {GROUP} {more}"),
+    );
+    client.wait_for_tunnel();
+    client
+}
+
+/// Returns the services that answer some visitors one after the other.
+fn answering(server: SocketAddr) -> BTreeSet<String> {
+    (0..12).map(|_| get(server, "web.a", "/").text()).collect()
+}
+
+fn texts(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| format!("{name} / web.a")).collect()
+}
+
+#[test]
+fn visitors_come_to_all_members_and_when_one_is_killed_to_the_others() {
+    let (one, two, three) = (
+        service::http(0, "one"),
+        service::http(0, "two"),
+        service::http(0, "three"),
+    );
+    let mut server = server_of_three("-apiAddr 127.0.0.1:0");
+    let (addr, api) = (server.addr(), server.api_addr());
+    let _one = member("id1", addr, &one, "");
+    let killed = member("id2", addr, &two, "");
+    // A second client with the id of the first.
+    let _three = member("id1", addr, &three, "");
+    assert_eq!(answering(addr), texts(&["one", "two", "three"]));
+    let listed = get(api, "localhost", "/clients").text();
+    let group = "{\"group\": \"g\", \"name\": \"web\", \"tls\": false, \"members\": [\"id1\", \"id1\", \"id2\"]}";
+    assert_eq!(listed.matches(group).count(), 2, "{listed}");
+    assert_eq!(listed.matches("\"id\": \"id1\"").count(), 1, "{listed}");
+    assert!(!listed.contains("k1"), "{listed}");
+
+    killed.signal("KILL");
+    server.wait_for_closed_of("id2", 1);
+    assert_eq!(answering(addr), texts(&["one", "three"]));
+    assert!(server.warnings().is_empty(), "{:?}", server.warnings());
+}
+
+/// Builds the hello of a client with one service of a group.
+fn grouped_hello(id: &str, key: &str, instance: Option<u8>) -> Vec<u8> {
+    let byte = |length: usize| u8::try_from(length).unwrap();
+    let option = [
+        &[0x09, 1, b'g', byte(key.len())],
+        key.as_bytes(),
+        &[0, 0x03, 3],
+        b"web",
+    ];
+    let fields = [
+        identity(id, &id.replace("id", "secret"), &option.concat()),
+        field(4, &32768u32.to_be_bytes()),
+        instance.map_or_else(Vec::new, |byte| field(5, &[byte; 8])),
+    ];
+    hello_with(&fields.concat())
+}
+
+fn visit(addr: SocketAddr) -> TcpStream {
+    let mut visitor = connect(addr);
+    visitor
+        .write_all(b"GET / HTTP/1.1\r\nHost: web.a\r\n\r\n")
+        .expect("send a request");
+    visitor
+}
+
+#[test]
+fn a_visitor_comes_to_the_member_with_the_fewest_streams() {
+    let mut server = server_of_three("-connections 3");
+    let addr = server.addr();
+    let mut one = Peer::ready_client(addr, &grouped_hello("id1", "k1", Some(1)));
+    let mut other = Peer::ready_client(addr, &grouped_hello("id1", "k1", Some(2)));
+    let _visitors = [visit(addr), visit(addr), visit(addr), visit(addr)];
+    let of_one = [one.opened().0, one.opened().0];
+    other.opened();
+    other.opened();
+    // Both streams of the first member end.
+    for stream in of_one {
+        one.send(&gt2::frame(4, stream, &[0, 0]));
+        one.send(&finish(stream));
+    }
+    one.send(&gt2::ping(1));
+    one.expect(gt2::Frame::Pong(1));
+    let _more = [visit(addr), visit(addr)];
+    one.opened();
+    one.opened();
+}
+
+#[test]
+fn another_key_another_group_or_none_is_refused_and_members_come_back() {
+    let web = service::http(0, "web");
+    let mut server = server_of_three("");
+    let addr = server.addr();
+    let refused = |id: &str, group: &str| {
+        let mut stranger = start(
+            id,
+            addr,
+            &format!(
+                "-reconnectDelay 1h -local http://{} -hostPrefix web {group}",
+                web.addr
+            ),
+        );
+        let why = stranger.wait_for_failure();
+        assert!(why.contains("choose another hostPrefix"), "{group}: {why}");
+    };
+    let mut one = member("id1", addr, &web, "");
+    let others = [
+        "-serviceGroup g -groupKey k2",
+        "-serviceGroup h -groupKey k1",
+        "",
+    ];
+    for group in others {
+        refused("id2", group);
+    }
+    let two = member("id2", addr, &web, "");
+    for group in others {
+        refused("id3", group);
+        // One id, another instance.
+        if !group.is_empty() {
+            refused("id2", group);
+        }
+    }
+    // The last member leaves its name to the others for a while, and to nobody else.
+    assert_eq!(one.stop(), Some(0));
+    drop(two);
+    server.wait_for_closed_of("id1", 1);
+    server.wait_for_closed_of("id2", 1);
+    refused("id3", "");
+    let _back = member("id3", addr, &web, "");
+    assert_eq!(answering(addr), texts(&["web"]));
+}
+
+#[test]
+fn limits_hold_for_all_clients_of_an_id_together() {
+    let web = service::http(0, "web");
+    let mut server = server_of_id1("-hostNumber 2 -connections 2");
+    let addr = server.addr();
+    let local = format!("-local http://{}", web.addr);
+    let _one = member("id1", addr, &web, &format!("{local} -hostPrefix own"));
+    // A shared name counts once; its own name would be the third.
+    let mut second = start(
+        "id1",
+        addr,
+        &format!("{local} -hostPrefix web {GROUP} {local} -hostPrefix more -reconnectDelay 1h"),
+    );
+    let why = second.wait_for_failure();
+    assert!(why.contains("host number is limited"), "{why}");
+    drop(second);
+    let _two = member("id1", addr, &web, "");
+    let mut third = start(
+        "id1",
+        addr,
+        &format!("{local} -hostPrefix web {GROUP} -reconnectDelay 1h"),
+    );
+    let why = third.wait_for_failure();
+    assert!(why.contains("max connections"), "{why}");
+}
+
+#[test]
+fn a_visitor_stays_with_its_member_if_the_group_is_sticky() {
+    let names = ["one", "two", "three"];
+    let services = names.map(|name| service::http(0, name));
+    let mut server = server_of_three("");
+    let addr = server.addr();
+    let mut members: Vec<Gt> = services
+        .iter()
+        .map(|service| member("id1", addr, service, "-groupSticky"))
+        .collect();
+    let before = answering(addr);
+    assert_eq!(before.len(), 1, "{before:?}");
+    let at = names
+        .iter()
+        .position(|name| before == texts(&[name]))
+        .expect("a name");
+    assert_eq!(members.remove(at).stop(), Some(0));
+    let after = answering(addr);
+    assert_eq!(after.len(), 1, "{after:?}");
+    assert_ne!(before, after);
+}
+
+#[test]
+fn a_member_that_is_down_gets_no_visitors_and_without_any_they_get_503() {
+    let (port, two) = (free_port(), service::http(0, "two"));
+    let mut server = server_of_three("");
+    let addr = server.addr();
+    let check = "-healthCheck tcp -healthCheckEvery 100ms";
+    let _one = {
+        let line = format!("-local http://127.0.0.1:{port} -hostPrefix web {GROUP} {check}");
+        let mut client = start("id1", addr, &line);
+        client.wait_for_tunnel();
+        client
+    };
+    let _two = member("id2", addr, &two, check);
+    server.wait_for("a service is down");
+    assert_eq!(answering(addr), texts(&["two"]));
+    drop(two);
+    server.wait_for_lines("a service is down", 2);
+    assert_eq!(get(addr, "web.a", "/").status, 503);
+    let _back = service::http(port, "one");
+    server.wait_for("a service is up again");
+    assert_eq!(answering(addr), texts(&["one"]));
+}
+
+#[test]
+fn over_gt1_or_to_an_older_server_a_service_of_a_group_is_not_published_and_says_so() {
+    let web = service::http(0, "web");
+    let mut server = server_of_id1("");
+    let addr = server.addr();
+    let local = format!("-local http://{}", web.addr);
+    let mut old = start(
+        "id1",
+        addr,
+        &format!("-wire 1 {local} -hostPrefix web {GROUP} {local} -hostPrefix id1"),
+    );
+    let error = old.wait_for("has a serviceGroup, but");
+    assert!(error.contains("speaks GT/1"), "{error}");
+    old.wait_for_tunnel();
+    assert_eq!(get(addr, "web.a", "/").status, 404);
+
+    let older = gt2::PeerServer::start();
+    let mut new = start(
+        "id1",
+        older.addr,
+        &format!("{local} -hostPrefix web {GROUP} {local} -hostPrefix other"),
+    );
+    // It gives the first connection up, and leaves the service out.
+    let mut first = older.accept();
+    first.send(&[0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 3]);
+    let error = new.wait_for("has a serviceGroup, but");
+    assert!(error.contains("update it"), "{error}");
+    let mut second = older.accept();
+    let services = [&[0x03, 5][..], b"other"].concat();
+    let fields = identity("id1", "secret1", &services);
+    let hello = second.read(10 + fields.len());
+    assert_eq!(hello[10..], fields);
+}
+
+#[test]
+fn a_restart_of_the_server_keeps_the_group_and_no_visitor_notices() {
+    let (one, two) = (service::http(0, "one"), service::http(0, "two"));
+    let mut server = server_of_three("");
+    let addr = server.addr();
+    let mut clients = [member("id1", addr, &one, ""), member("id2", addr, &two, "")];
+    let crowd = Crowd::start(move || {
+        let answer = get(addr, "web.a", "/");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    });
+    let _new = server.restart();
+    crowd.more();
+    for client in &mut clients {
+        client.wait_for_reconnect_request();
+        client.wait_for_tunnels(2);
+    }
+    crowd.more();
+    crowd.end();
+    eventually("both members", || {
+        (answering(addr) == texts(&["one", "two"])).then_some(())
+    });
+    assert!(server.warnings().is_empty(), "{:?}", server.warnings());
+}
+
+#[test]
+fn a_restart_of_a_member_keeps_its_own_names_too() {
+    let one = service::http(0, "one");
+    let mut server = server_of_id1("-hostNumber 2");
+    let addr = server.addr();
+    let own = format!("-local http://{} -hostPrefix own", one.addr);
+    let mut client = member("id1", addr, &one, &own);
+    let crowd = Crowd::start(move || {
+        for host in ["web.a", "own.a"] {
+            let answer = get(addr, host, "/");
+            assert_eq!(answer.status, 200, "{host}: {answer:?}");
+        }
+    });
+    let _new = client.restart();
+    crowd.more();
+    crowd.end();
+    assert!(server.warnings().is_empty(), "{:?}", server.warnings());
+}
+
+#[test]
+fn a_client_that_is_started_anew_gets_the_names_of_its_dead_predecessor() {
+    let one = service::http(0, "one");
+    let mut server = server_of_id1("-hostNumber 2");
+    let addr = server.addr();
+    let own = format!("-local http://{} -hostPrefix own", one.addr);
+    let stopped = member("id1", addr, &one, &own);
+    // Its connection is open, and it is silent.
+    stopped.signal("STOP");
+    let _anew = member("id1", addr, &one, &own);
+    assert_eq!(get(addr, "own.a", "/").text(), "one / own.a");
+    stopped.signal("CONT");
+}
+
+#[test]
+fn a_reload_joins_and_leaves_a_group() {
+    let (one, two) = (service::http(0, "one"), service::http(0, "two"));
+    let mut server = server_of_three("");
+    let addr = server.addr();
+    let service = format!("local: \"http://{}\", hostPrefix: web", one.addr);
+    let mut filed = Filed::client(addr, service, "");
+    assert_eq!(answering(addr), texts(&["one"]));
+    filed.reload(", serviceGroup: g, groupKey: k1");
+    filed.gt.wait_for_tunnels(2);
+    let mut other = member("id2", addr, &two, "");
+    eventually("both members", || {
+        (answering(addr) == texts(&["one", "two"])).then_some(())
+    });
+    assert_eq!(other.stop(), Some(0));
+    // Alone, it can have the name for itself.
+    filed.reload("");
+    filed.gt.wait_for_tunnels(3);
+    eventually("the service without a group", || {
+        (answering(addr) == texts(&["one"])).then_some(())
+    });
+}
+
+#[test]
+fn an_auth_api_grants_a_shared_name_to_each_member() {
+    let web = service::http(0, "web");
+    let auth = api::start(0, |request| {
+        let may = request.body.contains("id1") || request.body.contains("id2");
+        api::judgement(true, if may { &["web"] } else { &[] })
+    });
+    let scratch = Scratch::new();
+    let file = scratch.file("users.yaml", "{}\n");
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:0 -users {} -authAPI http://{}/",
+        file.display(),
+        auth.addr
+    ));
+    let addr = server.addr();
+    let _one = member("id1", addr, &web, "");
+    let _two = member("id2", addr, &web, "");
+    let _three = start(
+        "id3",
+        addr,
+        &format!("-local http://{} -hostPrefix web {GROUP}", web.addr),
+    );
+    server.wait_for("authAPI does not grant these prefixes id=id3: web");
+    assert_eq!(answering(addr), texts(&["web"]));
+}
