@@ -279,7 +279,8 @@ mod tests {
 
     #[test]
     fn a_status_is_read_from_the_first_line_alone() {
-        let cases: [(&[u8], Result<Option<u16>, NotHttp>); 9] = [
+        type Found = Result<Option<u16>, NotHttp>;
+        let cases: [(&[u8], Found); 9] = [
             (b"HTTP/1.1 200 OK\r\n", Ok(Some(200))),
             (b"HTTP/1.0 404\r\n", Ok(Some(404))),
             (b"HTTP/1.1 503\n", Ok(Some(503))),

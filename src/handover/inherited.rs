@@ -80,6 +80,15 @@ pub enum Item {
         /// The group.
         group: GroupSpec,
     },
+    /// The group that shares a port. Earlier versions of gt do not know the kind.
+    PortGroup {
+        /// Whether it is a UDP port.
+        udp: bool,
+        /// The port.
+        port: u16,
+        /// The group.
+        group: GroupSpec,
+    },
     /// A server's STUN socket. Carries the socket.
     Stun {
         /// The address, as the configuration writes it.
@@ -128,6 +137,12 @@ impl Item {
             Self::Instance { id, instance } => {
                 PacketWriter::new(10).bytes(id.as_bytes()).bytes(instance)
             }
+            Self::PortGroup { udp, port, group } => PacketWriter::new(12)
+                .u16(u16::from(*udp))
+                .u16(*port)
+                .bytes(group.name.as_bytes())
+                .bytes(&group.key)
+                .u16(u16::from(group.sticky)),
             Self::GroupedHost {
                 tls,
                 prefix,
@@ -188,15 +203,24 @@ impl Item {
                 tls: reader.u16()? != 0,
                 prefix: reader.text()?,
                 id: reader.text()?,
-                group: GroupSpec {
-                    name: reader.text()?.into(),
-                    key: reader.bytes()?.into(),
-                    sticky: reader.u16()? != 0,
-                },
+                group: read_group(&mut reader)?,
+            },
+            12 => Self::PortGroup {
+                udp: reader.u16()? != 0,
+                port: reader.u16()?,
+                group: read_group(&mut reader)?,
             },
             _ => return None,
         })
     }
+}
+
+fn read_group(reader: &mut PacketReader<'_>) -> Option<GroupSpec> {
+    Some(GroupSpec {
+        name: reader.text()?.into(),
+        key: reader.bytes()?.into(),
+        sticky: reader.u16()? != 0,
+    })
 }
 
 /// The items handed over by the parent process that no role has taken yet.
@@ -310,6 +334,11 @@ mod tests {
         let odd = PathBuf::from(OsString::from_vec(vec![b'/', 0xFF, b'"', b'\n']));
         let id = "\u{1}\"\\ü".repeat(40);
         let secret = Secret::new(vec![0xFF; 200]);
+        let group = GroupSpec {
+            name: "g".into(),
+            key: [0xFF; 200].into(),
+            sticky: true,
+        };
         for item in [
             Item::Role(None),
             Item::Role(Some(odd)),
@@ -351,11 +380,12 @@ mod tests {
                 tls: false,
                 prefix: "web".to_owned(),
                 id,
-                group: GroupSpec {
-                    name: "g".into(),
-                    key: [0xFF; 200].into(),
-                    sticky: true,
-                },
+                group: group.clone(),
+            },
+            Item::PortGroup {
+                udp: true,
+                port: 2222,
+                group,
             },
             Item::Stun {
                 addr: ":3478".to_owned(),

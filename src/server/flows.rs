@@ -416,7 +416,11 @@ async fn serve(end: FlowEnd, permit: Permit) {
         state.counters.unserved(ErrorPage::NotAllowed);
         return log::debug!("{peer}: not allowed");
     }
-    let open = || state.registry.open_port(&id, (Protocol::Udp, number));
+    let open = || {
+        state
+            .registry
+            .open_port(&id, (Protocol::Udp, number), peer.ip())
+    };
     loop {
         match find_route(&state, None, &id, open).await {
             Route::Stream(mut stream) => {

@@ -11,6 +11,7 @@ mod host_table;
 mod instances;
 mod moving;
 mod reservations;
+mod shared_ports;
 mod snapshot;
 
 use super::ports::{
@@ -45,6 +46,7 @@ pub use instances::{client_key, id_of};
 use log::Level;
 pub use moving::Registration;
 use reservations::{Reservation, Reservations};
+use shared_ports::{JoinedPort, PortStanding, PortsOfOthers};
 use smallvec::SmallVec;
 #[cfg(test)]
 pub use snapshot::TUNNELS_READ;
@@ -145,6 +147,8 @@ struct RegistryState {
     /// The keys that are not the id itself.
     instances: Instances,
     hosts: HostTable,
+    /// The ports that clients of a group share.
+    shared_ports: HostTable<PortId>,
     /// Host prefixes and ports reserved for clients that are away.
     reservations: Reservations,
     /// Clients whose tunnels are in the parent process.
@@ -206,6 +210,8 @@ struct RegisteredClient {
     /// Tunnels of the previous registration, with its services.
     draining: Option<Box<Draining>>,
     ports: Vec<PortListener>,
+    /// Ports whose listeners other members of a group have.
+    joined: Vec<JoinedPort>,
     /// Services whose ports could not be opened.
     missing: Vec<MissingPort>,
     /// When the missing ports are tried again.
@@ -248,14 +254,11 @@ impl RegisteredClient {
 
     /// Tells the client's tunnels of a port that was opened after they were ready. Not over GT/1,
     /// which allows this message only before *ready*.
-    fn announce(&self, port: &PortListener) {
+    fn announce(&self, (_, port): PortId, service: ServiceIndex) {
         let members = self.tunnels.iter();
         for member in members.filter(|member| self.is_current(member)) {
             if member.tunnel.version() == Version::Two {
-                member.tunnel.signal(Signal::PortOpened {
-                    service: port.service(),
-                    port: port.port,
-                });
+                member.tunnel.signal(Signal::PortOpened { service, port });
             }
         }
     }
@@ -282,6 +285,19 @@ impl RegisteredClient {
         let open = || self.tunnels.iter().filter(|it| it.tunnel.is_open());
         let has_other = |it: &PoolEntry| it.services.is_some() && !self.is_current(it);
         open().next().is_some() && open().all(has_other)
+    }
+
+    /// Returns the open ports, with their services.
+    fn open_ports(&self) -> impl Iterator<Item = (PortId, ServiceIndex)> + '_ {
+        let ports = self.ports.iter().map(|port| (port.id(), port.service()));
+        let joined = self.joined.iter().map(|port| (port.port, port.service));
+        ports.chain(joined)
+    }
+
+    /// Returns the group of a service.
+    fn group_of(&self, service: ServiceIndex) -> Option<&GroupSpec> {
+        let spec = self.services.get(service.as_usize())?;
+        spec.as_ref()?.group()
     }
 
     fn all_tunnels(&self) -> impl Iterator<Item = &Tunnel> {
@@ -363,8 +379,14 @@ impl Registry {
             return Vec::new();
         }
         let mine = client.map_or(&[][..], |client| &client.ports);
-        let (_, wanted) = sort_ports(services, mine);
-        let kept = inner.reservations.ports_of(login.id, clock::now());
+        let of_others = PortsOfOthers {
+            table: &inner.shared_ports,
+            key: login.key,
+        };
+        let wanted = sort_ports(services, mine, of_others).wanted;
+        let mut kept = inner.reservations.ports_of(login.id, clock::now());
+        let of_group = inner.reserved_for_group(login, services);
+        kept.extend(inner.reservations.ports_with(&of_group));
         drop(inner);
         let wanted: Vec<PortRequest> = wanted.into_iter().map(|(request, _)| request).collect();
         ports::open_early(login.limits, &wanted, kept)
@@ -448,24 +470,31 @@ impl Registry {
         let client = inner.clients.get(key);
         let missing = client.into_iter().flat_map(|client| &client.missing);
         let missing: Vec<PortRequest> = missing.map(|missing| missing.request).collect();
-        let kept = inner.reservations.ports_of(id, now);
+        let services = client.map(|client| client.services.clone());
+        let services = services.unwrap_or_default();
+        let of_group = inner.reserved_for_group(login, &services);
+        let mut kept = inner.reservations.ports_of(id, now);
+        kept.extend(inner.reservations.ports_with(&of_group));
         drop(inner);
         let early = ports::open_early(login.limits, &missing, kept);
         let mut inner = self.lock();
-        let mut inherited = inner.inherited_ports(id, early, now);
-        let others = inner.ports_of_siblings(key);
+        let of_group = inner.reserved_for_group(login, &services);
+        let mut inherited = inner.inherited_ports(id, early, &of_group, now);
+        let others = inner.ports_of_siblings(key, &services);
         let RegistryState {
             clients,
             reservations,
+            shared_ports,
             ..
         } = &mut *inner;
-        let is_others = |port| reservations.is_others_port(port, id, now);
+        let is_others =
+            |port| !of_group.contains(&port) && reservations.is_others_port(port, id, now);
         let mut allowance = PortQuota::new(login.limits).without(&is_others);
         let mut opened = Vec::new();
         let Some(client) = clients.get_mut(key) else {
             return opened;
         };
-        let ports = client.ports.iter().map(PortListener::id);
+        let ports = client.open_ports().map(|(port, _)| port);
         for port in others.into_iter().chain(ports) {
             allowance.admit(port);
         }
@@ -474,9 +503,35 @@ impl Registry {
             let MissingPort {
                 request, service, ..
             } = missing;
+            let group = client.group_of(service).cloned();
+            let of_others = PortsOfOthers {
+                table: shared_ports,
+                key,
+            };
+            match of_others.standing(request, group.as_ref()) {
+                PortStanding::Open => {}
+                PortStanding::Join if allowance.admit(request.id()) => {
+                    let port = request.id();
+                    client.announce(port, service);
+                    client.joined.push(JoinedPort { port, service });
+                    let client = key.into();
+                    let member = HostMember { client, service };
+                    shared_ports.insert(port, member, group.as_ref());
+                    continue;
+                }
+                PortStanding::Join | PortStanding::Refused(_) => {
+                    client.missing.push(missing);
+                    continue;
+                }
+            }
             match ports::open(&mut allowance, &mut inherited, request, service, &mut tries) {
                 Ok((port, socket)) => {
-                    client.announce(&port);
+                    client.announce(port.id(), service);
+                    if group.is_some() {
+                        let client = key.into();
+                        let member = HostMember { client, service };
+                        shared_ports.insert(port.id(), member, group.as_ref());
+                    }
                     client.ports.push(port);
                     opened.push(socket);
                 }
@@ -487,7 +542,7 @@ impl Registry {
             }
         }
         for port in &opened {
-            inner.reservations.release_port(id, port.id());
+            inner.reservations.release_port_of_all(port.id());
         }
         opened
     }
@@ -533,11 +588,14 @@ impl Registry {
         let mut allowance = PortQuota::new(limits);
         // Of several registrations of an id, each one makes room for those before it.
         for (_, before) in inner.siblings(id).filter(|(key, _)| *key < id) {
-            before.ports.iter().for_each(|port| {
-                allowance.admit(port.id());
-            });
+            for (port, service) in before.open_ports() {
+                // A shared port is counted once.
+                if before.group_of(service).is_none() {
+                    allowance.admit(port);
+                }
+            }
         }
-        let ports = client.ports.iter().all(|port| allowance.admit(port.id()));
+        let ports = client.open_ports().all(|(port, _)| allowance.admit(port));
         let verdict = match inner.requested_hosts(login, &client.services) {
             Ok(hosts) if ports && inner.has_exactly(id, &hosts) => Ok(()),
             // The same services would get other host prefixes now.
@@ -622,6 +680,17 @@ impl Registry {
         shared
     }
 
+    /// Returns the groups of ports that are shared, or were lately.
+    pub fn groups_of_ports(&self) -> Vec<(PortId, GroupSpec)> {
+        let inner = self.lock();
+        let shared = inner.shared_ports.iter().filter_map(|(port, host)| {
+            let group = host.group.as_ref()?;
+            Some((*port, group.spec.clone()))
+        });
+        let kept = inner.reservations.groups_of_ports(clock::now());
+        shared.chain(kept).collect()
+    }
+
     /// Takes the ports back that were shared with another process that failed.
     pub fn unshare_ports(&self) {
         let mut inner = self.lock();
@@ -645,7 +714,12 @@ impl Registry {
 
     /// Reserves the prefixes and ports that the clients of the parent process had, until they
     /// reconnect.
-    pub fn restore(&self, hosts: Vec<KeptHost>, ports: Vec<(Box<str>, InheritedPort)>) {
+    pub fn restore(
+        &self,
+        hosts: Vec<KeptHost>,
+        ports: Vec<(Box<str>, InheritedPort)>,
+        groups: &[(PortId, GroupSpec)],
+    ) {
         let mut inner = self.lock();
         let now = clock::now();
         if !hosts.is_empty() {
@@ -656,7 +730,9 @@ impl Registry {
             inner.reservations.restore_host(host, now);
         }
         for (id, port) in ports {
-            inner.reservations.reserve_port(&id, port, now);
+            let group = groups.iter().find(|(of, _)| *of == port.id());
+            let group = group.map(|(_, group)| group.clone());
+            inner.reservations.reserve_port(&id, port, group, now);
         }
     }
 
@@ -773,10 +849,13 @@ impl Registry {
         }
     }
 
-    /// Opens a stream to the service that a client's port belongs to now; the client may have changed its
-    /// services since the visitor was accepted.
-    pub fn open_port(&self, id: &str, port: PortId) -> OpenResult {
+    /// Opens a stream to the service that a client's port belongs to now, or to one of those that share it;
+    /// the client may have changed its services since the visitor was accepted.
+    pub fn open_port(&self, id: &str, port: PortId, visitor: IpAddr) -> OpenResult {
         let mut inner = self.lock();
+        if let Some(opened) = inner.open_shared_port(port, visitor) {
+            return opened;
+        }
         let client = inner.clients.get(id);
         let mut ports = client.into_iter().flat_map(|client| &client.ports);
         match ports
@@ -814,6 +893,10 @@ impl Registry {
 
     /// Wakes the visitors that wait for a client that has changed.
     fn wake_visitors(&self, inner: &RegistryState, id: &str) {
+        if !inner.shared_ports.of(id).is_empty() {
+            // Their visitors wait for the member that has opened the port.
+            return self.arrivals.notify_all();
+        }
         self.arrivals.notify(id);
         for (_, prefix) in inner.hosts.of(id) {
             self.arrivals.notify(prefix);
@@ -925,13 +1008,18 @@ impl RegistryState {
         &self,
         id: &str,
         mut early: Vec<InheritedPort>,
+        of_group: &[PortId],
         now: Instant,
     ) -> Vec<InheritedPort> {
         let mut inherited = self.reservations.ports_of(id, now);
+        inherited.extend(self.reservations.ports_with(of_group));
         // A reserved number may have been opened early.
         inherited
             .retain(|port| port.listener.is_some() || early.iter().all(|e| e.id() != port.id()));
-        early.retain(|port| !self.reservations.is_others_port(port.id(), id, now));
+        early.retain(|port| {
+            let is_its = of_group.contains(&port.id());
+            is_its || !self.reservations.is_others_port(port.id(), id, now)
+        });
         inherited.extend(early);
         inherited
     }
@@ -947,9 +1035,11 @@ impl RegistryState {
     ) -> Result<SharedServices, RejectCode> {
         let (id, key, now) = (login.id, login.key, clock::now());
         let hosts = self.requested_hosts(login, &services)?;
-        let others = self.ports_of_siblings(key);
-        let inherited = self.inherited_ports(id, early, now);
-        let is_others = |port| self.reservations.is_others_port(port, id, now);
+        let others = self.ports_of_siblings(key, &services);
+        let of_group = self.reserved_for_group(login, &services);
+        let inherited = self.inherited_ports(id, early, &of_group, now);
+        let is_others =
+            |port| !of_group.contains(&port) && self.reservations.is_others_port(port, id, now);
         let mut allowance = PortQuota::new(login.limits).without(&is_others);
         for port in others {
             allowance.admit(port);
@@ -960,16 +1050,26 @@ impl RegistryState {
             .map_or_else(Vec::new, |it| std::mem::take(&mut it.ports));
         let registered = mine.len();
         mine.extend(self.held.take_ports(id));
-        let wanted = open_requested_ports(id, allowance, &services, &mine, inherited);
+        let of_others = PortsOfOthers {
+            table: &self.shared_ports,
+            key,
+        };
+        let wanted = open_requested_ports(id, allowance, &services, (&mine, of_others), inherited);
         let nothing = |ports: &SortedPorts| {
             let missing = ports.missing.first().map(|missing| missing.service);
-            missing.filter(|_| hosts.is_empty() && ports.kept.is_empty() && ports.new.is_empty())
+            let has_none = ports.kept.is_empty() && ports.new.is_empty() && ports.joined.is_empty();
+            missing.filter(|_| hosts.is_empty() && has_none)
         };
         let wanted = wanted.and_then(|ports| match nothing(&ports) {
             Some(service) => Err(RejectCode::PortNotOpened(service)),
             None => Ok(ports),
         });
-        let SortedPorts { kept, new, missing } = match wanted {
+        let SortedPorts {
+            kept,
+            new,
+            joined,
+            missing,
+        } = match wanted {
             Ok(ports) => ports,
             Err(refusal) => {
                 self.held.keep_ports(id, mine.drain(registered..));
@@ -986,6 +1086,7 @@ impl RegistryState {
                 tunnels: SmallVec::new(),
                 draining: None,
                 ports: Vec::new(),
+                joined: Vec::new(),
                 missing: Vec::new(),
                 retry_at: now,
                 last_stream: StreamId(0),
@@ -997,14 +1098,17 @@ impl RegistryState {
                 conflict: RegistrationConflict::default(),
             })
         });
-        client.ports = mine;
-        let mut at = 0;
-        client.ports.retain_mut(|port| {
-            let keep = kept.iter().find(|(kept, ..)| *kept == at);
-            at += 1;
-            keep.inspect(|(_, request, service)| port.assign(*request, *service))
-                .is_some()
-        });
+        for (at, mut port) in mine.into_iter().enumerate() {
+            match kept.iter().find(|(kept, ..)| *kept == at) {
+                Some((_, request, service)) => {
+                    port.assign(*request, *service);
+                    client.ports.push(port);
+                }
+                // Closed, unless it is shared.
+                None => drop(self.leave_port(key, port)),
+            }
+        }
+        client.joined = joined;
         for (port, socket) in new {
             client.ports.push(port);
             opened.push(socket);
@@ -1021,9 +1125,14 @@ impl RegistryState {
             // Their sessions retry.
             client.open_tunnels().for_each(Tunnel::end_rest);
         }
-        let taken: Vec<PortId> = client.ports.iter().map(PortListener::id).collect();
+        let taken: Vec<PortId> = client.open_ports().map(|(port, _)| port).collect();
+        let ports: Vec<_> = client
+            .open_ports()
+            .map(|(port, service)| (port, service, client.group_of(service).cloned()))
+            .collect();
         self.clients.insert(key.into(), client);
         self.instances.add(key);
+        self.share_ports_of(key, ports.into_iter());
         let is_restarted = self.restart_until.is_some_and(|until| now < until);
         if key == id || !is_restarted {
             self.reservations.release(id);
@@ -1032,6 +1141,10 @@ impl RegistryState {
             for port in taken {
                 self.reservations.release_port(id, port);
             }
+        }
+        for port in of_group {
+            // It was reserved for another member.
+            self.reservations.release_port_of_all(port);
         }
         // Prefixes that the client no longer requests are free at once: reservations have to stay
         // within its limits.
@@ -1287,11 +1400,8 @@ impl RegistryState {
         let Some(client) = self.clients.get_mut(id) else {
             return;
         };
-        for port in &client.ports {
-            tunnel.signal(Signal::PortOpened {
-                service: port.service(),
-                port: port.port,
-            });
+        for ((_, port), service) in client.open_ports() {
+            tunnel.signal(Signal::PortOpened { service, port });
         }
         for MissingPort { service, cause, .. } in &client.missing {
             let (service, cause) = (*service, *cause);
@@ -1309,17 +1419,29 @@ impl RegistryState {
         let Some(client) = self.clients.get_mut(key) else {
             return;
         };
-        client.services = SharedServices::default();
+        let services = std::mem::take(&mut client.services);
         client.missing.clear();
+        client.joined.clear();
         client.ports.sort_by_key(PortListener::service);
+        let proof = client.proof;
+        let ports = std::mem::take(&mut client.ports);
+        let ports: Vec<PortListener> = ports
+            .into_iter()
+            .filter_map(|port| self.leave_port(key, port))
+            .collect();
+        self.shared_ports.take(key);
         if self.held.has(id) {
             // The parent process still has tunnels of it, for the visitors of the ports, too.
-            self.held.keep_ports(id, client.ports.drain(..));
+            self.held.keep_ports(id, ports);
+        } else {
+            for port in ports {
+                let spec = services.get(port.service().as_usize());
+                let group = spec.and_then(|spec| spec.as_ref()?.group().cloned());
+                self.reservations
+                    .reserve_port(id, port.number(), group, now);
+            }
         }
-        for port in client.ports.drain(..) {
-            self.reservations.reserve_port(id, port.number(), now);
-        }
-        let client = (id, client.proof);
+        let client = (id, proof);
         let hosts = self.hosts.take(key);
         self.reservations
             .reserve_hosts(client, hosts, Reservation::Claimed, now);
@@ -1383,34 +1505,73 @@ type KeptPort = (usize, PortRequest, ServiceIndex);
 /// A port that a client requests, and the service.
 type WantedPort = (PortRequest, ServiceIndex);
 
-/// The ports that a client requests: those that it has, that were opened, and that are missing.
+/// The ports that a client requests: those that it has, that were opened, that it shares, and that are
+/// missing.
 struct SortedPorts {
     kept: Vec<KeptPort>,
     new: Vec<(PortListener, OpenedPort)>,
+    joined: Vec<JoinedPort>,
     /// Ports that could not be opened.
     missing: Vec<MissingPort>,
 }
 
-/// Splits the requested ports into those that the client has and those to open.
+/// The ports that a client requests, before any is opened.
+#[derive(Default)]
+struct RequestedPorts {
+    kept: Vec<KeptPort>,
+    wanted: Vec<WantedPort>,
+    joined: Vec<JoinedPort>,
+    refused: Vec<MissingPort>,
+}
+
+/// Splits the requested ports into those that the client has, those to open, those that others of its group
+/// have, and those that it cannot have.
 fn sort_ports(
     services: &[Option<ServiceSpec>],
     mine: &[PortListener],
-) -> (Vec<KeptPort>, Vec<WantedPort>) {
-    let mut kept: Vec<KeptPort> = Vec::new();
-    let mut wanted = Vec::new();
+    of_others: PortsOfOthers<'_>,
+) -> RequestedPorts {
+    let mut sorted = RequestedPorts::default();
     for (service, spec) in ServiceIndex::all().zip(services) {
+        let group = spec.as_ref().and_then(ServiceSpec::group);
         let Some(request) = spec.as_ref().and_then(PortRequest::of) else {
             continue;
         };
+        let standing = of_others.standing(request, group);
         let same = mine.iter().enumerate().find(|(at, port)| {
-            port.answers(request) && !kept.iter().any(|(taken, ..)| taken == at)
+            let is_taken = sorted.kept.iter().any(|(taken, ..)| taken == at);
+            // A port that others share stays with the group.
+            let may_stay = group.is_some() || !of_others.has(port.id());
+            port.answers(request) && may_stay && !is_taken
         });
-        match same {
-            Some((at, _)) => kept.push((at, request, service)),
-            None => wanted.push((request, service)),
+        let is_joined = sorted
+            .joined
+            .iter()
+            .any(|joined| joined.port == request.id());
+        match (standing, same) {
+            (PortStanding::Open | PortStanding::Join, Some((at, _))) => {
+                sorted.kept.push((at, request, service));
+            }
+            (PortStanding::Join, None) if !is_joined => {
+                sorted.joined.push(JoinedPort {
+                    port: request.id(),
+                    service,
+                });
+            }
+            (PortStanding::Open, None) => sorted.wanted.push((request, service)),
+            (PortStanding::Join, None) => sorted.refused.push(MissingPort {
+                request,
+                service,
+                cause: PortCause::InUse,
+            }),
+            (PortStanding::Refused(cause), _) => sorted.refused.push(MissingPort {
+                request,
+                service,
+                cause,
+            }),
         }
     }
-    (kept, wanted)
+    sorted
 }
 
 /// Opens the requested ports that the client does not have. Fails only if the client may not have
@@ -1419,16 +1580,43 @@ fn open_requested_ports(
     id: &str,
     mut allowance: PortQuota<'_>,
     services: &[Option<ServiceSpec>],
-    mine: &[PortListener],
+    (mine, of_others): (&[PortListener], PortsOfOthers<'_>),
     mut inherited: Vec<InheritedPort>,
 ) -> Result<SortedPorts, RejectCode> {
-    let (kept, wanted) = sort_ports(services, mine);
+    let RequestedPorts {
+        kept,
+        wanted,
+        joined,
+        refused,
+    } = sort_ports(services, mine, of_others);
     for port in kept.iter().filter_map(|(at, ..)| mine.get(*at)) {
         if !allowance.admit(port.id()) {
             return Err(RejectCode::TooManyPorts);
         }
     }
-    let (mut new, mut missing, mut tries) = (Vec::new(), Vec::new(), ports::MAX_TRIES_LOCKED);
+    for port in &joined {
+        if !allowance.admit(port.port) {
+            return Err(RejectCode::TooManyPorts);
+        }
+        let (protocol, number) = port.port;
+        log::debug!("id={id} shares {protocol} port {number} with its group");
+    }
+    for MissingPort {
+        request,
+        service,
+        cause,
+    } in &refused
+    {
+        let (protocol, port) = request.id();
+        log::warn!(
+            "cannot open {protocol} port {port} for service {service} id={id}: {}",
+            match cause {
+                PortCause::InUse => "another group has it, or one with another groupKey",
+                _ => "a group shares no port of the server's choice",
+            }
+        );
+    }
+    let (mut new, mut missing, mut tries) = (Vec::new(), refused, ports::MAX_TRIES_LOCKED);
     for (request, service) in wanted {
         match ports::open(&mut allowance, &mut inherited, request, service, &mut tries) {
             Ok(opened) => new.push(opened),
@@ -1445,7 +1633,12 @@ fn open_requested_ports(
             }
         }
     }
-    Ok(SortedPorts { kept, new, missing })
+    Ok(SortedPorts {
+        kept,
+        new,
+        joined,
+        missing,
+    })
 }
 
 /// Logs why a port could not be opened.

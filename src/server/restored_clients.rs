@@ -1,12 +1,13 @@
 //! Clients of the parent process that are expected back after a restart: their ports stay open,
 //! visitors wait, and their ids stay reserved.
 
-use super::ports::{InheritedPort, PortRequest, PortSocket, Protocol};
+use super::ports::{InheritedPort, PortId, PortRequest, PortSocket, Protocol};
 use super::registry::{HostKind, KeptHost, Key};
 use super::state::ServerState;
 use crate::config::Secret;
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::Timer;
+use crate::wire::hello::GroupSpec;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,8 @@ const RETENTION: Duration = Duration::from_secs(60);
 pub struct RestoredClients {
     ports: Vec<(Box<str>, InheritedPort)>,
     hosts: Vec<KeptHost>,
+    /// The groups that share ports.
+    groups: Vec<(PortId, GroupSpec)>,
     first_secrets: Vec<(String, Secret)>,
 }
 
@@ -35,6 +38,10 @@ pub fn export(state: &ServerState) -> Vec<Outgoing> {
         };
         let socket = port.listener.and_then(|listener| listener.to_send());
         items.push((item, socket));
+    }
+    for ((protocol, port), group) in state.registry.groups_of_ports() {
+        let udp = protocol == Protocol::Udp;
+        items.push((Item::PortGroup { udp, port, group }, None));
     }
     for KeptHost { key, id, group } in state.registry.hosts() {
         let (tls, prefix) = (key.0 == HostKind::Tls, String::from(key.1));
@@ -103,6 +110,10 @@ impl RestoredClients {
                         group: None,
                     });
                 }
+                Item::PortGroup { udp, port, group } => {
+                    let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+                    restored.groups.push(((protocol, port), group));
+                }
                 Item::GroupedHost {
                     tls,
                     prefix,
@@ -139,7 +150,7 @@ impl RestoredClients {
         for (_, port) in &mut self.ports {
             port.older = Some(state.transfer.parent_gone());
         }
-        state.registry.restore(self.hosts, self.ports);
+        state.registry.restore(self.hosts, self.ports, &self.groups);
         let lease =
             |(id, secret): (String, Secret)| state.first_secrets.lease(&id, secret.as_bytes());
         let first_secrets: Vec<_> = self.first_secrets.into_iter().filter_map(lease).collect();

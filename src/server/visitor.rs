@@ -92,7 +92,8 @@ async fn serve_port(
         log::debug!("{peer}: not allowed");
         return conn.reset_on_close();
     }
-    let open = || state.registry.open_port(id, (Protocol::Tcp, port));
+    let visitor = peer.ip();
+    let open = || state.registry.open_port(id, (Protocol::Tcp, port), visitor);
     loop {
         match find_route(state, from, id, open).await {
             Route::Stream(mut stream) => {

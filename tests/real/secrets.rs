@@ -326,6 +326,7 @@ fn debug_output_of_a_configuration_reveals_no_secret() {
         secret: (*b"hush").into(),
         services: Vec::new(),
         window: 0,
+        instance: None,
         origins: false,
     };
     for version in [gt::wire::Version::One, gt::wire::Version::Two] {

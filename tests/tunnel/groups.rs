@@ -12,8 +12,8 @@ use crate::common::scratch::Scratch;
 use crate::common::service::{self, Service};
 use crate::common::visitor::{connect, get};
 use std::collections::BTreeSet;
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 
 const GROUP: &str = "-serviceGroup g -groupKey k1";
 
@@ -377,4 +377,217 @@ fn an_auth_api_grants_a_shared_name_to_each_member() {
     );
     server.wait_for("authAPI does not grant these prefixes id=id3: web");
     assert_eq!(answering(addr), texts(&["web"]));
+}
+
+/// Starts a client whose service is a port of the group, and waits for the port.
+fn port_member(id: &str, server: SocketAddr, service: &Service, port: u16, more: &str) -> Gt {
+    let local = service.addr;
+    let line = format!("-local tcp://{local} -remoteTCPPort {port} {GROUP} {more}");
+    let mut client = start(id, server, &line);
+    client.wait_for_opened_port(port);
+    client
+}
+
+fn server_with_port(port: u16, more: &str) -> Gt {
+    server_of_three(&format!("-tcpNumber 1 -tcpRange {port} {more}"))
+}
+
+/// Returns what the services say that some visitors of a port come to.
+fn banners(port: u16) -> BTreeSet<String> {
+    let banner = || {
+        let mut text = [0; 3];
+        let mut visitor = connect(([127, 0, 0, 1], port).into());
+        visitor.read_exact(&mut text).expect("a banner");
+        String::from_utf8_lossy(&text).into_owned()
+    };
+    (0..12).map(|_| banner()).collect()
+}
+
+fn banners_of(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn a_shared_port_stays_open_for_the_others_when_the_member_leaves_that_has_opened_it() {
+    let services = ["one", "two", "six"].map(service::banner);
+    let port = free_port();
+    let mut server = server_with_port(port, "-apiAddr 127.0.0.1:0");
+    let (addr, api) = (server.addr(), server.api_addr());
+    let mut opener = port_member("id1", addr, &services[0], port, "");
+    let second = port_member("id2", addr, &services[1], port, "");
+    // The limit of one port holds for each id, and a shared port counts once.
+    let _third = port_member("id2", addr, &services[2], port, "");
+    assert_eq!(banners(port), banners_of(&["one", "two", "six"]));
+    let listed = get(api, "localhost", "/clients").text();
+    let group = format!("\"name\": \"port {port}\"");
+    assert_eq!(listed.matches(&group).count(), 2, "{listed}");
+    assert_eq!(
+        listed.matches(&format!("\"ports\": [{port}]")).count(),
+        2,
+        "{listed}"
+    );
+    // Nobody is refused meanwhile, and who is at a member that is killed sees the end.
+    let crowd = Crowd::start(move || {
+        let mut visitor = connect(([127, 0, 0, 1], port).into());
+        let _ = visitor.read(&mut [0; 3]);
+    });
+    assert_eq!(opener.stop(), Some(0));
+    server.wait_for_closed_of("id1", 1);
+    assert_eq!(banners(port), banners_of(&["two", "six"]));
+    second.signal("KILL");
+    server.wait_for_closed_of("id2", 1);
+    crowd.more();
+    crowd.end();
+    assert_eq!(banners(port), banners_of(&["six"]));
+    let _back = port_member("id1", addr, &services[0], port, "");
+    assert_eq!(banners(port), banners_of(&["one", "six"]));
+}
+
+#[test]
+fn a_shared_port_is_in_use_for_others_and_reserved_for_the_group_after_its_last_member() {
+    let (one, two) = (service::banner("one"), service::banner("two"));
+    let port = free_port();
+    let mut server = server_with_port(port, "");
+    let addr = server.addr();
+    let mut first = port_member("id1", addr, &one, port, "");
+    let refused = |id: &str, group: &str| {
+        let line = format!(
+            "-local tcp://{} -remoteTCPPort {port} {group} -reconnectDelay 1h",
+            two.addr
+        );
+        let why = start(id, addr, &line).wait_for_failure();
+        assert!(why.contains("failed to open the port"), "{group}: {why}");
+    };
+    let others = [
+        "-serviceGroup g -groupKey k2",
+        "-serviceGroup h -groupKey k1",
+        "",
+    ];
+    for group in others {
+        refused("id2", group);
+    }
+    assert_eq!(first.stop(), Some(0));
+    server.wait_for_closed_of("id1", 1);
+    for group in others {
+        refused("id2", group);
+    }
+    let _second = port_member("id2", addr, &two, port, "");
+    let _first = port_member("id1", addr, &one, port, "");
+    assert_eq!(banners(port), banners_of(&["one", "two"]));
+}
+
+#[test]
+fn a_restart_of_the_server_never_closes_a_shared_port() {
+    let (one, two) = (service::banner("one"), service::banner("two"));
+    let port = free_port();
+    let mut server = server_with_port(port, "");
+    let addr = server.addr();
+    let mut clients = [
+        port_member("id1", addr, &one, port, ""),
+        port_member("id2", addr, &two, port, ""),
+    ];
+    let crowd = Crowd::start(move || {
+        let mut visitor = connect(([127, 0, 0, 1], port).into());
+        visitor.read_exact(&mut [0; 3]).expect("a banner");
+    });
+    let _new = server.restart();
+    crowd.more();
+    for client in &mut clients {
+        assert_eq!(client.wait_for_port(1), port);
+    }
+    crowd.more();
+    crowd.end();
+    eventually("both members", || {
+        (banners(port) == banners_of(&["one", "two"])).then_some(())
+    });
+}
+
+#[test]
+fn a_reload_leaves_a_shared_port_to_the_other_members() {
+    let (one, two) = (service::banner("one"), service::banner("two"));
+    let port = free_port();
+    let mut server = server_of_three("-tcpNumber 1 -tcpRange 1024-65535");
+    let addr = server.addr();
+    let service = format!(
+        "local: \"tcp://{}\", serviceGroup: g, groupKey: k1",
+        one.addr
+    );
+    let shared = format!(", remoteTCPPort: {port}");
+    let mut filed = Filed::client(addr, service, &shared);
+    filed.gt.wait_for_opened_port(port);
+    let _other = port_member("id2", addr, &two, port, "");
+    assert_eq!(banners(port), banners_of(&["one", "two"]));
+    let another = free_port();
+    filed.reload(&format!(", remoteTCPPort: {another}"));
+    filed.gt.wait_for_opened_port(another);
+    assert_eq!(banners(port), banners_of(&["two"]));
+    assert_eq!(banners(another), banners_of(&["one"]));
+    filed.reload(&shared);
+    filed.gt.wait_for_port(2);
+    assert_eq!(banners(port), banners_of(&["one", "two"]));
+}
+
+#[test]
+fn a_group_shares_no_port_that_the_server_would_choose() {
+    let mut server = server_of_id1("-tcpNumber 1 -tcpRange 1024-65535");
+    let addr = server.addr();
+    // Its id, and any port for the group g with the key k.
+    let services = [0x02, 0x00, 0x09, 1, b'g', 1, b'k', 0, 0x01, 1, 0, 0];
+    let hello = gt2::hello("id1", "secret1", &services, 32768);
+    let mut peer = Peer::client(addr, &hello);
+    peer.expect(gt2::Frame::PortUnavailable(1, 2));
+    peer.expect(gt2::Frame::Ready);
+    // An option of a group in front of another one is malformed.
+    let nested = [0x09, 1, b'g', 1, b'k', 0, 0x09, 1, b'g', 1, b'k', 0, 0x00];
+    let mut peer = Peer::client(addr, &gt2::hello("id1", "secret1", &nested, 32768));
+    peer.expect_end();
+}
+
+/// A service that answers each datagram with its name.
+fn datagram_service(name: &'static str) -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let addr = socket.local_addr().expect("its address");
+    // It ends with the test's process.
+    std::thread::spawn(move || {
+        let mut bytes = [0; 100];
+        while let Ok((_, from)) = socket.recv_from(&mut bytes) {
+            let _ = socket.send_to(name.as_bytes(), from);
+        }
+    });
+    addr
+}
+
+#[test]
+fn a_udp_port_is_shared_by_flows() {
+    let port = free_port();
+    let mut server = server_of_three(&format!("-udpNumber 1 -udpRange {port}"));
+    let addr = server.addr();
+    let mut members = ["one", "two"].map(|name| {
+        let local = datagram_service(name);
+        let mut client = start(
+            "id1",
+            addr,
+            &format!("-local udp://{local} -remoteUDPPort {port} {GROUP}"),
+        );
+        client.wait_for(&format!("udp port {port} opened"));
+        client
+    });
+    let answers = || -> BTreeSet<String> {
+        let answer = || {
+            let visitor = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+            let patience = Some(std::time::Duration::from_millis(200));
+            visitor.set_read_timeout(patience).expect("a timeout");
+            eventually("an answer", || {
+                let mut bytes = [0; 100];
+                visitor.send_to(b"?", ("127.0.0.1", port)).expect("send");
+                let length = visitor.recv(&mut bytes).ok()?;
+                Some(String::from_utf8_lossy(&bytes[..length]).into_owned())
+            })
+        };
+        (0..8).map(|_| answer()).collect()
+    };
+    assert_eq!(answers(), banners_of(&["one", "two"]));
+    assert_eq!(members[0].stop(), Some(0));
+    server.wait_for_closed_of("id1", 1);
+    assert_eq!(answers(), banners_of(&["two"]));
 }

@@ -131,8 +131,8 @@ options! {
         /// publish a udp:// service on a UDP port that the server chooses; with -remoteUDPPort, only if that
         /// port is taken
         remote_udp_random: Option<bool> => ("remoteUDPRandom", "bool"),
-        /// share the host prefix or the domains of the service with other clients' services of this group,
-        /// which have the same -groupKey; each visitor comes to one of them
+        /// share the host prefix, the domains or the port of the service with other clients' services of this
+        /// group, which have the same -groupKey; each visitor comes to one of them
         service_group: Option<String> => ("serviceGroup", "string"),
         /// maximum number of bytes per second of all visitors of the service together, in each direction; 0
         /// for no limit

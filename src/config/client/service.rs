@@ -235,9 +235,14 @@ impl ServiceConfig {
                 }
             }
         };
-        if group.is_some() && matches!(exposure, Exposure::Tcp { .. }) {
+        let is_random = matches!(
+            exposure,
+            Exposure::Tcp { random: true, .. } | Exposure::Udp { random: true, .. }
+        );
+        if group.is_some() && is_random {
             return Err(format!(
-                "{name} ({local}) is reached by a TCP port, which a group cannot share: remove its serviceGroup."
+                "{name} ({local}) has a serviceGroup, but no port of its own choice to share: give it a \
+                 remote{transport}Port, without remote{transport}Random."
             ));
         }
         let mut forwarded = options.forwarded;

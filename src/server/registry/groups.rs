@@ -1,7 +1,8 @@
 //! Names that several clients share (docs/wire.md, "Groups"): which of them a visitor comes to.
 
-use super::host_table::HostGroup;
+use super::host_table::{HostGroup, HostMember};
 use super::{HostKind, Key, OpenResult, RegisteredClient, Registry, RegistryState};
+use crate::server::ports::PortId;
 use crate::wire::frame::ServiceIndex;
 use std::net::IpAddr;
 
@@ -18,6 +19,14 @@ struct Candidate {
     turn: u32,
 }
 
+/// The members of a group as they are for one visitor.
+struct Choice {
+    /// The member that the visitor comes to; `None` if it can come to none.
+    chosen: Option<(Box<str>, ServiceIndex)>,
+    /// The members that take no visitors.
+    others: Vec<(Box<str>, ServiceIndex)>,
+}
+
 impl RegistryState {
     /// Opens a stream to a member of the group that shares the name.
     pub(super) fn open_group(
@@ -29,7 +38,32 @@ impl RegistryState {
         let Some((group, members)) = self.hosts.group(name) else {
             return OpenResult::Unknown;
         };
-        let sticky = group.spec.sticky;
+        let choice = self.choose(group, members, visitor, also_down);
+        let (opened, member) = self.open_choice(choice, also_down);
+        if let Some(member) = member {
+            self.hosts.take_turn(name, &member);
+        }
+        opened
+    }
+
+    /// Opens a stream to a member of the group that shares the port; `None` if none does.
+    pub(super) fn open_shared_port(&mut self, port: PortId, visitor: IpAddr) -> Option<OpenResult> {
+        let (group, members) = self.shared_ports.group(&port)?;
+        let choice = self.choose(group, members, visitor, false);
+        let (opened, member) = self.open_choice(choice, false);
+        if let Some(member) = member {
+            self.shared_ports.take_turn(&port, &member);
+        }
+        Some(opened)
+    }
+
+    fn choose<'a>(
+        &self,
+        group: &HostGroup,
+        members: impl Iterator<Item = &'a HostMember>,
+        visitor: IpAddr,
+        also_down: bool,
+    ) -> Choice {
         let mut least_late = None;
         let mut candidates: Vec<Candidate> = Vec::new();
         let mut others: Vec<(Box<str>, ServiceIndex)> = Vec::new();
@@ -54,24 +88,27 @@ impl RegistryState {
                 });
             }
         }
-        let chosen = match sticky {
-            true => candidates
-                .iter()
-                .max_by_key(|candidate| affinity(visitor, &candidate.key)),
-            false => candidates
-                .iter()
-                .min_by_key(|candidate| (candidate.streams, candidate.turn)),
+        let candidates = candidates.into_iter();
+        let chosen = match group.spec.sticky {
+            true => candidates.max_by_key(|candidate| affinity(visitor, &candidate.key)),
+            false => candidates.min_by_key(|candidate| (candidate.streams, candidate.turn)),
         };
-        if let Some(Candidate { key, service, .. }) = chosen {
-            let opened = self.open(key, *service, also_down);
-            if matches!(opened, OpenResult::Stream(_)) {
-                self.hosts.take_turn(name, key);
-            }
-            return opened;
+        Choice {
+            chosen: chosen.map(|candidate| (candidate.key, candidate.service)),
+            others,
+        }
+    }
+
+    /// Opens a stream to the chosen member, and returns that member if the visitor comes to it.
+    fn open_choice(&mut self, choice: Choice, also_down: bool) -> (OpenResult, Option<Box<str>>) {
+        if let Some((key, service)) = choice.chosen {
+            let opened = self.open(&key, service, also_down);
+            let came = matches!(opened, OpenResult::Stream(_)).then_some(key);
+            return (opened, came);
         }
         // Down, if any member is there.
         let mut result = OpenResult::NoTunnel;
-        for (key, service) in others {
+        for (key, service) in choice.others {
             let of_member = self.open(&key, service, also_down);
             let rank = |result: &OpenResult| match result {
                 OpenResult::Stream(_) => 4,
@@ -84,7 +121,7 @@ impl RegistryState {
                 result = of_member;
             }
         }
-        result
+        (result, None)
     }
 }
 
@@ -132,7 +169,7 @@ fn affinity(visitor: IpAddr, member: &str) -> u64 {
 pub struct SharedName {
     /// The group.
     pub group: Box<str>,
-    /// The host prefix or domain.
+    /// The host prefix, the domain or the port.
     pub name: Box<str>,
     /// Whether it is that of TLS visitors.
     pub tls: bool,
@@ -141,24 +178,50 @@ pub struct SharedName {
 }
 
 impl RegistryState {
-    /// Returns the names that a registration shares.
+    /// Returns the names and ports that a registration shares.
     pub(super) fn shared_names<'a>(
         &'a self,
         key: &'a str,
     ) -> impl Iterator<Item = SharedName> + 'a {
-        self.hosts.of(key).iter().filter_map(|name| {
-            let (HostGroup { spec, .. }, members) = self.hosts.group(name)?;
-            let members = members.map(|member| super::id_of(&member.client).into());
-            let mut members: Vec<Box<str>> = members.collect();
-            members.sort_unstable();
+        let names = self.hosts.of(key).iter().filter_map(|name| {
+            let (group, members) = self.hosts.group(name)?;
             let shown = super::domain_of(&name.1).unwrap_or(&name.1);
-            Some(SharedName {
-                group: spec.name.clone(),
-                name: shown.into(),
-                tls: name.0 == HostKind::Tls,
+            Some(SharedName::new(
+                group,
+                shown,
+                name.0 == HostKind::Tls,
                 members,
-            })
-        })
+            ))
+        });
+        let ports = self.shared_ports.of(key).iter().filter_map(|port| {
+            let (group, members) = self.shared_ports.group(port)?;
+            Some(SharedName::new(
+                group,
+                &format!("port {}", port.1),
+                false,
+                members,
+            ))
+        });
+        names.chain(ports)
+    }
+}
+
+impl SharedName {
+    fn new<'a>(
+        group: &HostGroup,
+        name: &str,
+        tls: bool,
+        members: impl Iterator<Item = &'a HostMember>,
+    ) -> Self {
+        let members = members.map(|member| super::id_of(&member.client).into());
+        let mut members: Vec<Box<str>> = members.collect();
+        members.sort_unstable();
+        Self {
+            group: group.spec.name.clone(),
+            name: name.into(),
+            tls,
+            members,
+        }
     }
 }
 

@@ -61,10 +61,11 @@ impl RegistryState {
             let spec = client.services.get(service.as_usize())?;
             Some((client, spec.as_ref()?))
         });
-        if let Some((client, ServiceSpec::Tcp { .. })) = spec {
-            let mut ports = client.ports.iter();
-            if let Some(port) = ports.find(|port| port.service() == service) {
-                return format!("port {}", port.port);
+        let spec = spec.map(|(client, spec)| (client, spec.ungrouped()));
+        if let Some((client, ServiceSpec::Tcp { .. } | ServiceSpec::Udp { .. })) = spec {
+            let mut ports = client.open_ports();
+            if let Some(((_, port), _)) = ports.find(|(_, its)| *its == service) {
+                return format!("port {port}");
             }
         }
         let is_its = |key| {

@@ -1,10 +1,11 @@
-//! The host prefixes that clients have, indexed by prefix and by client. `requested_hosts` of the
-//! registry decides which ones a client may have.
+//! The host prefixes that clients have, and the ports that they share, indexed by name and by client.
+//! `requested_hosts` and `sort_ports` of the registry decide which ones a client may have.
 
 use super::{Key, RegisteredHost};
 use crate::collections::HashMap;
 use crate::wire::frame::ServiceIndex;
 use crate::wire::hello::GroupSpec;
+use std::hash::Hash;
 
 /// The group that shares a name.
 pub struct HostGroup {
@@ -48,6 +49,11 @@ impl RegisteredHost {
         Some(its.service)
     }
 
+    /// Returns the other clients that have the name.
+    pub fn others<'a>(&'a self, client: &'a str) -> impl Iterator<Item = &'a HostMember> {
+        self.all().filter(move |member| *member.client != *client)
+    }
+
     /// Returns a client that prevents another one from having the name: all others do, unless they share
     /// it with this group and there is room for one more.
     pub fn rival(&self, client: &str, group: Option<&GroupSpec>, most: usize) -> Option<&str> {
@@ -62,35 +68,43 @@ impl RegisteredHost {
     }
 }
 
-/// The host prefixes in use.
-#[derive(Default)]
-pub struct HostTable {
-    by_key: HashMap<Key, RegisteredHost>,
+/// The host prefixes in use, or the ports that groups share.
+pub struct HostTable<K = Key> {
+    by_key: HashMap<K, RegisteredHost>,
     /// The prefixes of each client: with thousands of clients, a search of all prefixes for those
     /// of one takes too long.
-    by_client: HashMap<Box<str>, Vec<Key>>,
+    by_client: HashMap<Box<str>, Vec<K>>,
 }
 
-impl HostTable {
+impl<K> Default for HostTable<K> {
+    fn default() -> Self {
+        Self {
+            by_key: HashMap::default(),
+            by_client: HashMap::default(),
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> HostTable<K> {
     /// Returns the client and the service that a prefix belongs to.
-    pub fn get(&self, key: &Key) -> Option<&RegisteredHost> {
+    pub fn get(&self, key: &K) -> Option<&RegisteredHost> {
         self.by_key.get(key)
     }
 
     /// Iterates over all prefixes; too slow for an operation of each client.
-    pub fn iter(&self) -> impl Iterator<Item = (&Key, &RegisteredHost)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &RegisteredHost)> {
         #[cfg(test)]
         SCANS.with(|scans| scans.set(scans.get() + 1));
         self.by_key.iter()
     }
 
     /// Returns the prefixes of one client.
-    pub fn of(&self, client: &str) -> &[Key] {
+    pub fn of(&self, client: &str) -> &[K] {
         self.by_client.get(client).map_or(&[], Vec::as_slice)
     }
 
     /// Assigns the prefix to a client, beside the others of its group, or else taking it from any other.
-    pub fn insert(&mut self, key: Key, member: HostMember, group: Option<&GroupSpec>) {
+    pub fn insert(&mut self, key: K, member: HostMember, group: Option<&GroupSpec>) {
         let client = member.client.clone();
         let shared = self.by_key.get_mut(&key).and_then(|host| {
             let shared = host.group.as_mut()?;
@@ -129,13 +143,13 @@ impl HostTable {
     }
 
     /// Returns the group that shares a name, and its members; `None` if it is not shared.
-    pub fn group(&self, key: &Key) -> Option<(&HostGroup, impl Iterator<Item = &HostMember>)> {
+    pub fn group(&self, key: &K) -> Option<(&HostGroup, impl Iterator<Item = &HostMember>)> {
         let host = self.by_key.get(key)?;
         Some((host.group.as_ref()?, host.all()))
     }
 
     /// Notes that a visitor has come to a member of the group that shares a name.
-    pub fn take_turn(&mut self, key: &Key, client: &str) {
+    pub fn take_turn(&mut self, key: &K, client: &str) {
         let host = self.by_key.get_mut(key);
         let Some(group) = host.and_then(|host| host.group.as_mut()) else {
             return;
@@ -157,7 +171,7 @@ impl HostTable {
     }
 
     /// Removes all prefixes of a client. Returns those that no other client has, with their groups.
-    pub fn take(&mut self, client: &str) -> Vec<(Key, Option<GroupSpec>)> {
+    pub fn take(&mut self, client: &str) -> Vec<(K, Option<GroupSpec>)> {
         let keys = self.by_client.remove(client).unwrap_or_default();
         let mut free = Vec::with_capacity(keys.len());
         for key in keys {

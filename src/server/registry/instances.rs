@@ -3,8 +3,8 @@
 
 use super::{Key, RegisteredClient, RegistryState};
 use crate::collections::{HashMap, HashSet};
-use crate::server::ports::{PortId, PortListener};
-use crate::wire::hello::INSTANCE;
+use crate::server::ports::{PortId, PortRequest};
+use crate::wire::hello::{ServiceSpec, INSTANCE};
 
 /// Separates the id from the instance in a key.
 const SEPARATOR: char = '\0';
@@ -87,10 +87,30 @@ impl RegistryState {
         siblings.flat_map(|(key, _)| self.hosts.of(key)).collect()
     }
 
-    /// Returns the ports of the other registrations of the same id.
-    pub(super) fn ports_of_siblings(&self, key: &str) -> Vec<PortId> {
-        let ports = self.siblings(key).flat_map(|(_, client)| &client.ports);
-        ports.map(PortListener::id).collect()
+    /// Returns the ports of the other registrations of the same id, each once, without those that these
+    /// services ask for.
+    pub(super) fn ports_of_siblings(
+        &self,
+        key: &str,
+        services: &[Option<ServiceSpec>],
+    ) -> Vec<PortId> {
+        let is_asked = |port: PortId| {
+            let mut specs = services.iter().flatten();
+            specs.any(|spec| {
+                let request = PortRequest::of(spec).filter(|_| spec.group().is_some());
+                request.is_some_and(|request| request.id() == port)
+            })
+        };
+        let mut ports: Vec<PortId> = Vec::new();
+        for (port, _) in self
+            .siblings(key)
+            .flat_map(|(_, client)| client.open_ports())
+        {
+            if !ports.contains(&port) && !is_asked(port) {
+                ports.push(port);
+            }
+        }
+        ports
     }
 
     /// Ends the other registrations of the same id that take no more visitors: what they have is for this

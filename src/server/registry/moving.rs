@@ -4,8 +4,8 @@
 use super::domain_of;
 use super::held_clients::LoginRight;
 use super::{
-    sort_ports, InheritedPort, KeptHost, Key, Login, PoolEntry, RegisteredClient, Registry,
-    WantedHost, RECONNECT_PERIOD_AFTER_RESTART,
+    sort_ports, InheritedPort, KeptHost, Key, Login, PoolEntry, PortsOfOthers, RegisteredClient,
+    Registry, WantedHost, RECONNECT_PERIOD_AFTER_RESTART,
 };
 use crate::config::Secret;
 use crate::net::clock;
@@ -57,7 +57,7 @@ impl Registry {
         let (hosts, ports, right) = inner.held.release(id)?;
         let now = clock::now();
         for mut port in ports {
-            inner.reservations.reserve_port(id, port.share(), now);
+            inner.reservations.reserve_port(id, port.share(), None, now);
         }
         inner.restart_until = Some(now + RECONNECT_PERIOD_AFTER_RESTART);
         for host in hosts {
@@ -111,7 +111,11 @@ impl Registry {
     pub fn requests_more(&self, login: &Login<'_>, services: &[Option<ServiceSpec>]) -> bool {
         let inner = self.lock();
         let ports = inner.clients.get(login.key).map_or(&[][..], |c| &c.ports);
-        let (_, wanted) = sort_ports(services, ports);
+        let of_others = PortsOfOthers {
+            table: &inner.shared_ports,
+            key: login.key,
+        };
+        let wanted = sort_ports(services, ports, of_others).wanted;
         let mine = inner.hosts.of(login.key);
         let hosts = inner.requested_hosts(login, services);
         let had = |hosts: Vec<WantedHost<'_>>| hosts.iter().all(|host| mine.contains(&host.key));
@@ -212,7 +216,7 @@ impl Registry {
             // The client may be here without the port, because the parent process had it.
             client.retry_at = now;
         }
-        inner.reservations.reserve_port(id, port, now);
+        inner.reservations.reserve_port(id, port, None, now);
     }
 }
 
@@ -334,7 +338,7 @@ mod tests {
                     listener: Some(PortSocket::Tcp(listener)),
                     older: None,
                 };
-                registry.restore(Vec::new(), vec![("id1".into(), reserved)]);
+                registry.restore(Vec::new(), vec![("id1".into(), reserved)], &[]);
                 let (_, shared) = registry.share_ports().remove(0);
                 let of_child = shared.listener.and_then(|it| it.to_send());
                 let of_child = of_child.expect("a listener");
@@ -406,7 +410,7 @@ mod tests {
             let moved = parent.take_ports("id1");
             assert_eq!(moved.len(), 1);
             assert!(parent.take_ports("id1").is_empty(), "it has moved already");
-            let opened = parent.open_port("id1", (Protocol::Tcp, port));
+            let opened = parent.open_port("id1", (Protocol::Tcp, port), VISITOR);
             assert!(
                 matches!(opened, OpenResult::Stream(_)),
                 "for visitors that are sent back"
@@ -427,13 +431,13 @@ mod tests {
             child.tunnel_ended("id1", &free);
             assert!(!opened.stop.is_triggered());
             assert!(matches!(
-                child.open_port("id1", (Protocol::Tcp, port)),
+                child.open_port("id1", (Protocol::Tcp, port), VISITOR),
                 OpenResult::Held
             ));
             let again = child.register(&login, services, &busy).expect("joins");
             assert!(again.is_empty(), "it is accepted on already");
             assert!(matches!(
-                child.open_port("id1", (Protocol::Tcp, port)),
+                child.open_port("id1", (Protocol::Tcp, port), VISITOR),
                 OpenResult::Stream(_)
             ));
             // Without the parent's tunnels, the port closes with the last one here.

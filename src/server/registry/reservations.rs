@@ -28,6 +28,8 @@ pub struct Reservations {
     ports: HashMap<Box<str>, Vec<(InheritedPort, Instant)>>,
     /// The last client of each port; may include ports that are no longer reserved.
     owners: HashMap<PortId, Box<str>>,
+    /// The groups that have shared ports; may include ports that are no longer reserved.
+    groups: HashMap<PortId, GroupSpec>,
     /// When expired reservations were last removed.
     swept: Option<Instant>,
 }
@@ -123,8 +125,18 @@ impl Reservations {
         }
     }
 
-    /// Reserves a port for the client that had it.
-    pub fn reserve_port(&mut self, id: &str, port: InheritedPort, now: Instant) {
+    /// Reserves a port for the client that had it, and for the group that has shared it.
+    pub fn reserve_port(
+        &mut self,
+        id: &str,
+        port: InheritedPort,
+        group: Option<GroupSpec>,
+        now: Instant,
+    ) {
+        match group {
+            Some(group) => drop(self.groups.insert(port.id(), group)),
+            None => drop(self.groups.remove(&port.id())),
+        }
         self.owners.insert(port.id(), id.into());
         let ports = self.ports.entry(id.into()).or_default();
         ports.push((port, now + RESERVATION_TIME));
@@ -163,6 +175,36 @@ impl Reservations {
         let ports = owner.and_then(|owner| self.ports.get(owner));
         let is_it = |(port, until): &(InheritedPort, Instant)| port.id() == number && now < *until;
         ports.is_some_and(|ports| ports.iter().any(is_it))
+    }
+
+    /// Whether a reserved port is one of this group.
+    pub fn is_port_of(&self, port: PortId, group: &GroupSpec) -> bool {
+        self.groups.get(&port).is_some_and(|its| its.is(group))
+    }
+
+    /// Returns these reserved ports.
+    pub fn ports_with(&self, ids: &[PortId]) -> Vec<InheritedPort> {
+        let ports = ids.iter().filter_map(|id| {
+            let its = self.ports.get(self.owners.get(id)?)?;
+            let found = its.iter().find(|(port, _)| port.id() == *id)?;
+            Some(found.0.clone())
+        });
+        ports.collect()
+    }
+
+    /// Removes the reservation of a port, for any client.
+    pub fn release_port_of_all(&mut self, port: PortId) {
+        if let Some(owner) = self.owners.get(&port).cloned() {
+            self.release_port(&owner, port);
+        }
+    }
+
+    /// Returns the groups of reserved ports.
+    pub fn groups_of_ports(&self, now: Instant) -> impl Iterator<Item = (PortId, GroupSpec)> + '_ {
+        self.ports(now).filter_map(|(_, port)| {
+            let group = self.groups.get(&port.id())?;
+            Some((port.id(), group.clone()))
+        })
     }
 
     /// Returns the ports reserved for this id.
@@ -258,9 +300,11 @@ impl Reservations {
             let mut its = ports.get(owner).into_iter().flatten();
             its.any(|(port, _)| port.id() == *number)
         });
+        let owners = &self.owners;
+        self.groups.retain(|number, _| owners.contains_key(number));
         if self.is_empty() {
             (self.hosts, self.keys) = Default::default();
-            (self.ports, self.owners) = Default::default();
+            (self.ports, self.owners, self.groups) = Default::default();
         }
     }
 
@@ -318,7 +362,7 @@ mod tests {
             Reservation::Claimed,
             start,
         );
-        kept.reserve_port("id1", port(2222), start);
+        kept.reserve_port("id1", port(2222), None, start);
         let just = start + RESERVATION_TIME - Duration::from_millis(1);
         assert!(kept.is_host(&key("web"), just));
         assert!(kept.other_owner(&key("web"), "id2", None, just).is_some());
@@ -369,7 +413,7 @@ mod tests {
             ("id2", 3, start),
             ("id2", 4, late),
         ] {
-            kept.reserve_port(id, open(number), now);
+            kept.reserve_port(id, open(number), None, now);
         }
         let numbers = |kept: &Reservations, id: &str| {
             let ports = kept.ports_of(id, start);
@@ -400,7 +444,7 @@ mod tests {
             Reservation::Claimed,
             now,
         );
-        kept.reserve_port("id1", port(2222), now);
+        kept.reserve_port("id1", port(2222), None, now);
         kept.release("id1");
         assert_eq!(kept.hosts(now).count(), 1);
         assert_eq!(kept.ports(now).count(), 0);

@@ -155,8 +155,8 @@ impl Registry {
         let inner = self.lock();
         for stats in clients.iter_mut() {
             for (key, client) in inner.of_id(&stats.id) {
-                for port in &client.ports {
-                    match port.id() {
+                for (port, _) in client.open_ports() {
+                    match port {
                         (Protocol::Tcp, port) => stats.ports.push(port),
                         (Protocol::Udp, port) => stats.udp_ports.push(port),
                     }
@@ -189,7 +189,9 @@ impl Registry {
                 list.dedup();
             }
             stats.ports.sort_unstable();
+            stats.ports.dedup();
             stats.udp_ports.sort_unstable();
+            stats.udp_ports.dedup();
             stats.down.sort_unstable();
             stats
                 .shared

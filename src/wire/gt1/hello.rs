@@ -87,7 +87,7 @@ pub fn encode_services(out: &mut Vec<u8>, services: &[ServiceSpec]) {
                 }
             }
             ServiceSpec::Tcp { random, port } | ServiceSpec::Udp { random, port } => {
-                let code = match spec {
+                let code = match spec.ungrouped() {
                     ServiceSpec::Udp { .. } => UDP,
                     _ => TCP,
                 };

@@ -128,9 +128,16 @@ pub struct Gt2HelloReader {
     id: Option<Box<str>>,
     secret: Option<Box<[u8]>>,
     services: Vec<ServiceSpec>,
+    /// In a box, so that the reader stays small.
+    optional: Box<OptionalFields>,
+    capabilities: u32,
+}
+
+/// The fields that a hello may lack.
+#[derive(Default)]
+struct OptionalFields {
     window: Option<u32>,
     instance: Option<[u8; INSTANCE_LENGTH]>,
-    capabilities: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,8 +164,7 @@ impl Gt2HelloReader {
             id: None,
             secret: None,
             services: Vec::new(),
-            window: None,
-            instance: None,
+            optional: Box::default(),
             capabilities: 0,
         }
     }
@@ -223,8 +229,8 @@ impl Gt2HelloReader {
                             self.id = Some(id.into());
                         }
                         SECRET => self.secret = Some(value.into()),
-                        INSTANCE => self.instance = value.first_chunk().copied(),
-                        _ => self.window = u32_at(&value, 0),
+                        INSTANCE => self.optional.instance = value.first_chunk().copied(),
+                        _ => self.optional.window = u32_at(&value, 0),
                     }
                     let named = matches!(kind, ID | SECRET) && self.credentials().is_some();
                     if named && self.services.is_empty() {
@@ -284,8 +290,8 @@ impl Gt2HelloReader {
             ID => self.id.is_some(),
             SECRET => self.secret.is_some(),
             SERVICES => !self.services.is_empty() || self.credentials().is_none(),
-            WINDOW => self.window.is_some(),
-            INSTANCE => self.instance.is_some(),
+            WINDOW => self.optional.window.is_some(),
+            INSTANCE => self.optional.instance.is_some(),
             _ => false,
         };
         match kind {
@@ -357,17 +363,16 @@ impl Gt2HelloReader {
                 id: Some(id),
                 secret: Some(secret),
                 services,
-                window,
-                instance,
+                optional,
                 capabilities,
                 ..
             } => Ok(Hello {
                 id,
                 secret,
                 services,
-                window: window.unwrap_or_default(),
+                window: optional.window.unwrap_or_default(),
                 origins: capabilities & ORIGINS != 0,
-                instance,
+                instance: optional.instance,
             }),
             unfinished => Err(unfinished),
         }
