@@ -421,21 +421,22 @@ impl Registry {
     }
 
     /// Returns the credentials, shared with other tunnels of the client if they have the same.
-    pub fn share_credentials(&self, key: &str, credentials: Credentials) -> Arc<Credentials> {
+    pub fn share_credentials(&self, credentials: Credentials) -> Arc<Credentials> {
         let inner = self.lock();
-        let client = inner.clients.get(key);
+        let client = inner.clients.get(credentials.key());
         let shared = client.and_then(|client| client.credentials.clone());
         drop(inner);
         let is_same = |shared: &Arc<Credentials>| {
-            shared.id == credentials.id && bool::from(shared.secret.ct_eq(&credentials.secret))
+            let same_secret = bool::from(shared.secret.ct_eq(&credentials.secret));
+            shared.id == credentials.id && shared.key == credentials.key && same_secret
         };
         let shared = shared.filter(is_same);
         shared.unwrap_or_else(|| Arc::new(credentials))
     }
 
     /// Keeps the credentials of a tunnel that has been registered.
-    pub fn keep_credentials(&self, key: &str, credentials: &Arc<Credentials>) {
-        if let Some(client) = self.lock().clients.get_mut(key) {
+    pub fn keep_credentials(&self, credentials: &Arc<Credentials>) {
+        if let Some(client) = self.lock().clients.get_mut(credentials.key()) {
             client.credentials = Some(credentials.clone());
         }
     }

@@ -56,6 +56,15 @@ pub struct Credentials {
     pub id: Box<str>,
     /// The client's secret.
     pub secret: Box<[u8]>,
+    /// The key of the client's registration; `None` for its id.
+    pub key: Option<Box<str>>,
+}
+
+impl Credentials {
+    /// Returns the key of the client's registration.
+    pub fn key(&self) -> &str {
+        self.key.as_deref().unwrap_or(&self.id)
+    }
 }
 
 /// A successful login.

@@ -201,20 +201,18 @@ async fn start(
             if let Err(e) = conn.move_to(thread) {
                 return log::warn!("serving the tunnel of {peer}: {e}");
             }
+            let key = client_key(&authenticated.id, authenticated.instance);
             let credentials = Credentials {
+                key: Some(key).filter(|key| *key != authenticated.id),
                 id: authenticated.id,
                 secret: authenticated.secret,
             };
-            let key = client_key(&credentials.id, authenticated.instance);
-            let key = Some(key).filter(|key| *key != credentials.id);
-            let registered = key.as_deref().unwrap_or(&credentials.id).to_owned();
-            let credentials = state.registry.share_credentials(&registered, credentials);
+            let credentials = state.registry.share_credentials(credentials);
             let (tunnel, inbox) = Tunnel::on(thread, conn, rest, policy);
             let session = ServerSession {
                 state,
                 peer,
                 credentials,
-                key,
                 is_self_test: authenticated.admission.is_self_test,
                 pending_changes: AtomicU32::new(0),
                 auth_state: Mutex::new(AuthState {
@@ -266,8 +264,6 @@ struct ServerSession {
     state: Arc<ServerState>,
     peer: SocketAddr,
     credentials: Arc<Credentials>,
-    /// The key of the client's registration; `None` for its id.
-    key: Option<Box<str>>,
     /// Whether this is the session of the server's self test.
     is_self_test: bool,
     /// Number of changes of services that wait for the authAPI.
@@ -346,7 +342,7 @@ enum EventStep {
 impl ServerSession {
     /// Returns the key of the client's registration.
     fn key(&self) -> &str {
-        self.key.as_deref().unwrap_or(&self.credentials.id)
+        self.credentials.key()
     }
 
     fn auth(&self) -> MutexGuard<'_, AuthState> {
@@ -403,7 +399,7 @@ impl ServerSession {
         };
         match joined {
             Ok(opened) => {
-                registry.keep_credentials(self.key(), &self.credentials);
+                registry.keep_credentials(&self.credentials);
                 self.serve_ports(opened);
             }
             Err(code) => {
