@@ -19,12 +19,16 @@ pub type Hasher = fn(&str) -> Result<String, String>;
 const TOLD: &[(&str, Fate)] = &[
     ("annotations", Fate::Lost("gt has no notes of services")),
     (
+        "healthCheck.httpHeaders",
+        Fate::Lost("gt sets no fields of requests of health checks"),
+    ),
+    (
         "healthCheck",
-        Fate::Lost("gt does not check the health of services"),
+        Fate::Lost("only services that gt connects to have health checks, of type tcp or http"),
     ),
     (
         "loadBalancer",
-        Fate::Lost("gt does not share visitors between services"),
+        Fate::Lost("a group of gt has a name, a groupKey, and a host name or a remotePort"),
     ),
     ("localIP", Fate::Needless("the plugin is the service")),
     ("localPort", Fate::Needless("the plugin is the service")),
@@ -47,6 +51,9 @@ const TOLD: &[(&str, Fate)] = &[
         Fate::Lost("gt encrypts whole tunnels: remote: tls://… in options"),
     ),
 ];
+
+/// What `local` is for the proxies that gt is itself: of SOCKS5 and of HTTP.
+const PROXIES: [&str; 2] = ["socks5:", "httpproxy:"];
 
 /// The services that were made so far.
 pub struct Proxies {
@@ -122,13 +129,7 @@ impl Proxies {
         };
         let plugin = node.get("plugin.type").and_then(Node::text);
         match plugin {
-            None | Some("static_file" | "unix_domain_socket") => {}
-            Some("http_proxy" | "socks5") => {
-                return self.lose(
-                    &node,
-                    "gt is no proxy: run one, and publish its port as tcp://",
-                )
-            }
+            None | Some("static_file" | "unix_domain_socket" | "http_proxy" | "socks5") => {}
             Some("https2http" | "https2https" | "http2https" | "http2http" | "tls2raw") => {
                 let why = "gt's client neither adds nor removes TLS: give the server the certificate (tlsAddr) \
                            and publish the service as http://, or let the service have it, as https://";
@@ -238,12 +239,21 @@ impl Proxies {
             let off = restrictions(source);
             groups.iter_mut().for_each(|group| group.off = off.clone());
         }
-        if let Some(password) = self.password(source, name)? {
+        let is_proxy = |group: &Group| {
+            let mut settings = group.settings.iter();
+            settings.any(
+                |it| matches!(&it.value, Value::Text(text) if PROXIES.contains(&text.as_str())),
+            )
+        };
+        let is_proxy = groups.iter().any(is_proxy);
+        if let Some(password) = self.password(source, name, is_proxy)? {
             let setting = || Setting::new("password", Value::Texts(vec![password.clone()]));
             groups
                 .iter_mut()
                 .for_each(|group| group.settings.push(setting()));
         }
+        common.extend(health_check(source, kind));
+        common.extend(shared_group(source, &groups));
         for group in &mut groups {
             let settings = common.iter();
             let settings = settings.map(|(key, text)| Setting::text(key, text.clone()));
@@ -253,26 +263,42 @@ impl Proxies {
     }
 
     /// Converts the name and the password of visitors. A service that would lose its password is not carried.
-    fn password(&mut self, source: &mut Source, name: &str) -> Result<Option<String>, String> {
+    fn password(
+        &mut self,
+        source: &mut Source,
+        name: &str,
+        is_proxy: bool,
+    ) -> Result<Option<String>, String> {
         let (mut user, mut password) = (source.text("httpUser"), source.text("httpPassword"));
-        if user.is_none() && password.is_none() {
-            user = source.text("plugin.httpUser");
-            password = source.text("plugin.httpPassword");
-        }
-        let (user, password) = match (user, password) {
-            (None, None) => return Ok(None),
-            (Some(user), Some(password)) => (user.text, password.text),
-            (user, password) => {
-                for Taken { leaf, .. } in user.into_iter().chain(password) {
-                    source.note(
-                        NoteKind::Lost,
-                        leaf,
-                        "a password of gt has a name and a text",
-                    );
-                }
-                return Err("its password cannot be carried".to_owned());
+        for (of_user, of_password) in [
+            ("plugin.httpUser", "plugin.httpPassword"),
+            ("plugin.username", "plugin.password"),
+        ] {
+            if user.is_none() && password.is_none() {
+                user = source.text(of_user);
+                password = source.text(of_password);
             }
-        };
+        }
+        let (user, password) =
+            match (user, password) {
+                (None, None) if is_proxy => return Err(
+                    "anyone could go into the networks of this machine: give it a password (gt \
+                            hash), or the targets that visitors may reach"
+                        .to_owned(),
+                ),
+                (None, None) => return Ok(None),
+                (Some(user), Some(password)) => (user.text, password.text),
+                (user, password) => {
+                    for Taken { leaf, .. } in user.into_iter().chain(password) {
+                        source.note(
+                            NoteKind::Lost,
+                            leaf,
+                            "a password of gt has a name and a text",
+                        );
+                    }
+                    return Err("its password cannot be carried".to_owned());
+                }
+            };
         self.passwords = self.passwords.saturating_add(1);
         if self.passwords > MAX_PASSWORDS {
             return Err(format!(
@@ -359,6 +385,19 @@ fn locals(source: &mut Source, kind: &Kind) -> Result<Vec<LocalEnd>, String> {
     };
     if let Some(plugin) = source.text("plugin.type") {
         let is_file = plugin.text == "static_file";
+        if let "socks5" | "http_proxy" = plugin.text.as_str() {
+            let [socks5, http] = PROXIES;
+            let local = match plugin.text.as_str() {
+                "socks5" => socks5,
+                _ => http,
+            };
+            let why = "visitors reach private networks alone: write others into targets";
+            source.note(NoteKind::Todo, plugin.leaf, why);
+            return match kind {
+                Kind::Tcp => Ok(vec![one(local.to_owned())]),
+                _ => Err("gt publishes proxies on TCP ports alone".to_owned()),
+            };
+        }
         let key = if is_file {
             "plugin.localPath"
         } else {
@@ -493,6 +532,59 @@ fn host(source: &mut Source, local: &LocalEnd) -> Result<Group, String> {
         settings,
         ..Group::default()
     })
+}
+
+/// Converts the health checks of a service; there are none of datagrams, nor of pages behind TLS.
+fn health_check(source: &mut Source, kind: &Kind) -> Vec<(&'static str, String)> {
+    let checked = source.peek("healthCheck.type").map(str::to_owned);
+    let has_plugin = source.peek("plugin.type").is_some();
+    let probe = match (checked.as_deref(), kind) {
+        _ if has_plugin => return Vec::new(),
+        (Some("tcp"), Kind::Tcp | Kind::Http | Kind::Https) => "tcp".to_owned(),
+        (Some("http"), Kind::Tcp | Kind::Http) => match source.text("healthCheck.path") {
+            Some(Taken { text, .. }) if text.starts_with('/') => text,
+            Some(Taken { text, .. }) => format!("/{text}"),
+            None => "/".to_owned(),
+        },
+        _ => return Vec::new(),
+    };
+    source.take("healthCheck.type");
+    let mut settings = vec![("healthCheck", probe)];
+    for (path, key, unit) in [
+        ("healthCheck.intervalSeconds", "healthCheckEvery", "s"),
+        ("healthCheck.timeoutSeconds", "healthCheckTimeout", "s"),
+        ("healthCheck.maxFailed", "healthCheckFail", ""),
+    ] {
+        let Some(Taken { text, leaf }) = source.text(path) else {
+            continue;
+        };
+        match text.parse::<u32>() {
+            Ok(1..=100) => settings.push((key, format!("{text}{unit}"))),
+            _ => source.note(NoteKind::Lost, leaf, "this is no number from 1 to 100"),
+        }
+    }
+    settings
+}
+
+/// Converts the group that a service shares its visitors in.
+fn shared_group(source: &mut Source, services: &[Group]) -> Vec<(&'static str, String)> {
+    let is_random = |setting: &Setting| setting.key.ends_with("Random");
+    let has_place = services
+        .iter()
+        .all(|service| !service.settings.iter().any(is_random));
+    let (group, key) = ("loadBalancer.group", "loadBalancer.groupKey");
+    let is_whole = [group, key]
+        .iter()
+        .all(|path| source.peek(path).is_some_and(|text| !text.is_empty()));
+    if !has_place || !is_whole {
+        return Vec::new();
+    }
+    let taken = [source.text(group), source.text(key)];
+    let keys = ["serviceGroup", "groupKey"];
+    let settings = keys.into_iter().zip(taken);
+    settings
+        .filter_map(|(key, taken)| Some((key, taken?.text)))
+        .collect()
 }
 
 /// Returns the reason why a service has restrictions that it would lose, if it has any.

@@ -47,6 +47,11 @@ impl Source {
         self.node.get(path).is_some()
     }
 
+    /// Returns the text at a path, and leaves it there.
+    pub fn peek(&self, path: &str) -> Option<&str> {
+        self.node.get(path).and_then(Node::text)
+    }
+
     /// Takes the value at a path.
     pub fn take(&mut self, path: &str) -> Option<Node> {
         self.node.take(path)

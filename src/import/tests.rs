@@ -168,6 +168,32 @@ fn a_client_of_frp_keeps_its_services() {
 }
 
 #[test]
+fn health_checks_groups_and_proxies_of_frp_are_gt_s() {
+    let text = imported(
+        "serverAddr = \"h\"\n[[proxies]]\nname = \"web\"\ntype = \"http\"\nlocalPort = 80\n\
+         customDomains = [\"a.example\"]\nhealthCheck.type = \"http\"\nhealthCheck.path = \"/status\"\n\
+         healthCheck.intervalSeconds = 7\nhealthCheck.maxFailed = 2\nloadBalancer.group = \"web\"\n\
+         loadBalancer.groupKey = \"k1\"\n\
+         [[proxies]]\nname = \"s\"\ntype = \"tcp\"\nremotePort = 1080\n[proxies.plugin]\n\
+         type = \"socks5\"\nusername = \"u\"\npassword = \"p\"\n\
+         [[proxies]]\nname = \"open\"\ntype = \"tcp\"\nremotePort = 1081\n[proxies.plugin]\n\
+         type = \"http_proxy\"\n\
+         [[proxies]]\nname = \"dns\"\ntype = \"udp\"\nlocalPort = 53\nremotePort = 53\n\
+         healthCheck.type = \"tcp\"\n",
+    );
+    assert_has(
+        &text,
+        &[
+            "    healthCheck: /status\n    healthCheckEvery: 7s\n    healthCheckFail: 2\n    serviceGroup: web\n    \
+             groupKey: k1\n",
+            "  - local: \"socks5:\"\n    remoteTCPPort: 1080\n    password: [\"u:$pbkdf2",
+            "  # not carried: anyone could go into the networks of this machine",
+            "  - local: udp://127.0.0.1:53\n    remoteUDPPort: 53\n    # not carried (line 32)",
+        ],
+    );
+}
+
+#[test]
 fn a_service_that_would_lose_a_restriction_stands_in_comments() {
     let text = imported(FRPC_TOML);
     assert_has(

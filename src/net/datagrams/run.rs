@@ -9,6 +9,8 @@ use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Length in bytes of datagrams that need no fragments anywhere: packets of IPv6 may have 1280.
+const ANY_MTU: usize = 1200;
 /// Maximum bytes of one call.
 const MAX_BYTES: usize = 60_000;
 
@@ -46,11 +48,19 @@ impl Run {
             match send(socket, to, control, first.len(), &parts) {
                 Ok(()) => datagrams = rest,
                 Err(Errno::EINTR) => {}
-                // Not every device and kernel can split.
+                // Not every device and kernel can split, and none splits into packets that need fragments.
                 Err(Errno::EIO | Errno::EINVAL | Errno::EMSGSIZE | Errno::EOPNOTSUPP)
                     if count > 1 =>
                 {
-                    self.splits.store(false, Ordering::Relaxed);
+                    if first.len() <= ANY_MTU {
+                        self.splits.store(false, Ordering::Relaxed);
+                    }
+                    for (datagram, part) in now.iter().zip(&parts) {
+                        let part = std::slice::from_ref(part);
+                        let sent = send(socket, to, control, datagram.len(), part);
+                        dropped += usize::from(sent.is_err());
+                    }
+                    datagrams = rest;
                 }
                 // An error of an earlier datagram, that no one listens there, is told once.
                 Err(Errno::ECONNREFUSED) => {
