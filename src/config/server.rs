@@ -321,10 +321,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
     };
     let udp_timeout = server.udp_timeout.as_secs();
     if !(1..=3600).contains(&udp_timeout) {
-        return Err(fail(format!(
-            "udpTimeout is {:?}: write one from 1s to 1h.",
-            server.udp_timeout
-        )));
+        return Err(fail("udpTimeout is outside of 1s to 1h.".to_owned()));
     }
     check(&server).map_err(fail)?;
     warnings.extend(same_listeners(&server));

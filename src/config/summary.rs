@@ -14,7 +14,15 @@ const SECRETS: [&str; 4] = ["groupKey", "password", "secret", "sentryDSN"];
 /// Flags that are actions, not options.
 const NO_OPTIONS: [&str; 3] = ["h", "s", "version"];
 /// Sections of a file besides `options`.
-const SECTIONS: [&str; 5] = ["services", "tcp", "tcpNumber", "host", "users"];
+const SECTIONS: [&str; 7] = [
+    "services",
+    "tcp",
+    "tcpNumber",
+    "udp",
+    "udpNumber",
+    "host",
+    "users",
+];
 /// Keys of sections that are not options.
 const KEYS: [&str; 6] = ["domains", "from", "number", "range", "regex", "withID"];
 /// Maximum length of the line in bytes; a file may have thousands of users.

@@ -1,6 +1,7 @@
 //! gt's configuration as it is being made: settings, and comments about what was not carried. Not their
 //! meaning.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::tree::{shown, Leaf, Node};
@@ -229,8 +230,11 @@ struct Page {
 impl Page {
     /// Writes a line: indentation, `# ` if it is a comment, the text.
     fn line(&mut self, depth: usize, is_comment: bool, text: &str) {
-        let mark = if is_comment { "# " } else { "" };
-        let _ = writeln!(self.text, "{:width$}{mark}{text}", "", width = 2 * depth);
+        let width = 2 * depth;
+        let _ = match is_comment {
+            true => writeln!(self.text, "{:width$}# {}", "", one_line(text)),
+            false => writeln!(self.text, "{:width$}{text}", ""),
+        };
         self.lines = self.lines.saturating_add(1);
     }
 
@@ -377,6 +381,20 @@ fn sentence(why: &str) -> String {
         c => c.escape_debug().to_string(),
     };
     why.chars().take(1_000).map(word).collect()
+}
+
+/// Returns a text without what ends a line: a comment must not end before its text does (YAML 1.2, sections
+/// 5.4 and 6.6; YAML 1.1 has more breaks).
+fn one_line(text: &str) -> Cow<'_, str> {
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    if !text.contains(breaks) {
+        return text.into();
+    }
+    let word = |c: char| match breaks(c) {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(word).collect::<String>().into()
 }
 
 /// Returns a text as a value of YAML, which is read back unchanged.

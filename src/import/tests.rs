@@ -541,6 +541,24 @@ fn an_error_says_what_is_wrong_with_a_file() {
 }
 
 #[test]
+fn no_name_of_a_service_breaks_out_of_a_comment() {
+    for end in ["\\n", "\\r", "\\u0085", "\\u2028"] {
+        let text = try_import(
+            &format!(
+                "[client]\nremote_addr = \"h:2333\"\ndefault_token = \"t\"\n\
+                 [client.services.\"a{end}  - local: tcp://127.0.0.1:23{end}    remoteTCPPort: 2323{end}  #\"]\n\
+                 local_addr = \"127.0.0.1:22\"\n"
+            ),
+            None,
+        );
+        let text = text.unwrap().text;
+        let is_live = |line: &&str| line.trim_start().starts_with("- local:");
+        let lines = text.split(['\n', '\r', '\u{85}', '\u{2028}']);
+        assert_eq!(lines.filter(is_live).count(), 1, "{text}");
+    }
+}
+
+#[test]
 fn no_value_breaks_out_of_a_comment_or_a_value() {
     let text = "{\"serverAddr\": \"h\", \"auth\": {\"token\": \"a\\n  evil: 1\"}, \"clientID\": \"a\\n  evil: 2\", \
                 \"x\\n  evil: 3\": 1, \"proxies\": [{\"name\": \"a\\n  evil: 4\", \"localPort\": 1}]}";

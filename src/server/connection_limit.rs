@@ -46,13 +46,23 @@ impl ConnectionLimit {
 
     /// Returns a permit for a connection from this address unless a limit is reached.
     pub fn take(&self, ip: IpAddr) -> Option<Permit> {
+        self.take_of(ip, |most| most)
+    }
+
+    /// Returns a permit for a flow of datagrams, whose address may be invented: a quarter of each limit is
+    /// left for connections, at least one.
+    pub fn take_for_flow(&self, ip: IpAddr) -> Option<Permit> {
+        self.take_of(ip, |most| most.saturating_sub((most / 4).max(1)))
+    }
+
+    fn take_of(&self, ip: IpAddr, share: impl Fn(u32) -> u32) -> Option<Permit> {
         let mut counts = self.lock();
         if counts.of_address == 0 && counts.of_all == 0 {
             return Some(Permit::UNCOUNTED);
         }
         let network = network_of(ip);
         let of_this = counts.by_network.get(&network).copied().unwrap_or_default();
-        let full = |most: u32, taken: u32| most > 0 && taken >= most;
+        let full = |most: u32, taken: u32| most > 0 && taken >= share(most);
         let option = if full(counts.of_address, of_this) {
             "addressConnections"
         } else if full(counts.of_all, counts.taken) {
@@ -103,6 +113,21 @@ mod tests {
 
     fn ip(last: u8) -> IpAddr {
         [192, 0, 2, last].into()
+    }
+
+    #[test]
+    fn flows_leave_a_quarter_of_the_limits_for_connections() {
+        let limit = ConnectionLimit::default();
+        limit.set(4, 8);
+        let flows: Vec<_> = (0..3).map(|_| limit.take_for_flow(ip(1))).collect();
+        assert!(flows.iter().all(Option::is_some));
+        assert!(limit.take_for_flow(ip(1)).is_none(), "one address");
+        let others: Vec<_> = (2..5).map(|n| limit.take_for_flow(ip(n))).collect();
+        assert!(others.iter().all(Option::is_some));
+        assert!(limit.take_for_flow(ip(5)).is_none(), "all addresses");
+        let mine = limit.take(ip(1));
+        assert!(mine.is_some() && limit.take(ip(5)).is_some());
+        assert!(limit.take(ip(1)).is_none());
     }
 
     #[test]

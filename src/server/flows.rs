@@ -27,6 +27,10 @@ use std::time::Duration;
 const MAX_FLOWS: usize = 1024;
 /// Maximum bytes of all flows of a port that wait for the tunnel, with their lengths.
 const MAX_QUEUED: usize = 4 * 1024 * 1024;
+/// Maximum bytes of all flows of the process that wait.
+const MAX_QUEUED_OF_ALL: usize = 16 * 1024 * 1024;
+/// Bytes of all flows of the process that wait.
+static QUEUED_OF_ALL: AtomicUsize = AtomicUsize::new(0);
 /// Age from which a flow makes way for another one, unless its visitor has sent something after an answer: a
 /// question with its answer is over by then (DNS), and most of a flood from invented addresses are such flows.
 const BRIEF_AGE: Duration = Duration::from_secs(1);
@@ -178,11 +182,19 @@ impl VisitorFlow {
             self.goes_on.store(true, Ordering::Relaxed);
         }
         let before = inbox.queue.len();
-        let queued = self.queued_of_port.load(Ordering::Relaxed);
-        let has_room = queued.saturating_add(datagram.len()) <= MAX_QUEUED;
+        let has_room = [
+            (&*self.queued_of_port, MAX_QUEUED),
+            (&QUEUED_OF_ALL, MAX_QUEUED_OF_ALL),
+        ]
+        .iter()
+        .all(|(queued, most)| {
+            let queued = queued.load(Ordering::Relaxed);
+            queued.saturating_add(datagram.len()) <= *most
+        });
         let is_queued = has_room && inbox.queue.push(datagram);
         let added = inbox.queue.len() - before;
         self.queued_of_port.fetch_add(added, Ordering::Relaxed);
+        QUEUED_OF_ALL.fetch_add(added, Ordering::Relaxed);
         let waker = inbox.waker.take_if(|_| before == 0);
         drop(inbox);
         if let Some(waker) = waker {
@@ -191,13 +203,19 @@ impl VisitorFlow {
         Ok(is_queued)
     }
 
+    /// Counts bytes that have left the queue.
+    fn count_taken(&self, bytes: usize) {
+        self.queued_of_port.fetch_sub(bytes, Ordering::Relaxed);
+        QUEUED_OF_ALL.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Ends the flow: its relay finds the end.
     fn end(&self) {
         let mut inbox = self.inbox.lock();
         inbox.is_closed = true;
         let dropped = inbox.queue.len();
         inbox.queue.clear();
-        self.queued_of_port.fetch_sub(dropped, Ordering::Relaxed);
+        self.count_taken(dropped);
         let waker = inbox.waker.take();
         drop(inbox);
         if let Some(waker) = waker {
@@ -238,7 +256,12 @@ impl Flows {
             // It ends; the datagram begins another one.
             Some(Err(())) | None => {}
         }
-        let permit = self.state.connection_limit.take(path.from.ip());
+        // Those that are denied must not take places, nor be worth a line each.
+        if !self.state.settings.get().visitors.admit(path.from.ip()) {
+            self.state.counters.unserved(ErrorPage::NotAllowed);
+            return None;
+        }
+        let permit = self.state.connection_limit.take_for_flow(path.from.ip());
         let Some(permit) = permit.filter(|_| self.make_room(now)) else {
             self.state.counters.lost(Loss::Flows, 1);
             return None;
@@ -357,7 +380,7 @@ impl Flow for FlowEnd {
                 Poll::Pending
             }
             n => {
-                self.flow.queued_of_port.fetch_sub(n, Ordering::Relaxed);
+                self.flow.count_taken(n);
                 Poll::Ready(Ok(n))
             }
         }
@@ -411,11 +434,6 @@ async fn serve(end: FlowEnd, permit: Permit) {
         let visit = log.visit(Some(id_of(&id)), format!("port {number}"), Way::Udp);
         Box::new(visit.of_server().from(Some(peer)))
     });
-    if !settings.visitors.admit(peer.ip()) {
-        visitor::end(&mut visit, "denied");
-        state.counters.unserved(ErrorPage::NotAllowed);
-        return log::debug!("{peer}: not allowed");
-    }
     let open = || {
         state
             .registry
@@ -449,7 +467,7 @@ async fn serve(end: FlowEnd, permit: Permit) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::clock;
+    use crate::net::clock::{self, CLOCK_STEP};
     use crate::server::auth_lockout::AuthLockout;
     use crate::server::settings::Settings;
 
@@ -496,7 +514,8 @@ mod tests {
             flows.sort(b"more", path(1), now);
             flows.sort(b"hello", path(number + 1), now);
             assert_eq!(lost(&flows, "flows"), 1, "all are young");
-            let later = Tick::at(start + BRIEF_AGE);
+            // As measured by the coarse clock.
+            let later = Tick::at(start + BRIEF_AGE + CLOCK_STEP);
             flows.sort(b"hello", path(number + 1), later);
             flows.sort(b"more", path(number + 1), later);
             let known = flows.known.lock();

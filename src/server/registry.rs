@@ -1134,11 +1134,10 @@ impl RegistryState {
         self.clients.insert(key.into(), client);
         self.instances.add(key);
         self.share_ports_of(key, ports.into_iter());
-        let is_restarted = self.restart_until.is_some_and(|until| now < until);
-        if key == id || !is_restarted {
+        if key == id {
             self.reservations.release(id);
         } else {
-            // The other instances of the id may be on their way.
+            // What is left is for the other clients with this id, which may be on their way.
             for port in taken {
                 self.reservations.release_port(id, port);
             }
@@ -1163,6 +1162,10 @@ impl RegistryState {
             let client = key.into();
             let member = HostMember { client, service };
             self.hosts.insert(name, member, group.as_ref());
+        }
+        if key != id {
+            let (names, ports) = self.room_for_reserved(id, login.limits);
+            self.reservations.limit(id, names, ports);
         }
         Ok(before)
     }

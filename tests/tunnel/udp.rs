@@ -227,7 +227,7 @@ fn visitors_that_are_denied_reach_nothing_at_either_end() {
 #[test]
 fn flows_count_as_connections_of_their_address_and_what_is_too_much_is_counted() {
     let service = UdpService::echo();
-    let options = "-apiAddr 127.0.0.1:0 -addressConnections 3";
+    let options = "-apiAddr 127.0.0.1:0 -addressConnections 4";
     let (mut server, _client, port) = udp_tunnel(&service, options, "");
     let api = server.api_addr();
     let to = at("127.0.0.1", port);

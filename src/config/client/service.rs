@@ -162,13 +162,13 @@ impl ServiceConfig {
         let is_tcp = port != 0 || random.unwrap_or(false);
         if is_proxy && (!options.domain.is_empty() || prefix.is_some() && is_tcp) {
             return Err(format!(
-                "{name} ({local}) is reached by a TCP port, or by a hostPrefix from other clients of gt alone: \
+                "{name} ({local}) is reached by a TCP port, or by a hostPrefix, for tcpForwardAddr of other clients: \
                  remove its domain, and one of the others."
             ));
         }
         if is_proxy && prefix.is_some() && cfg!(not(feature = "p2p")) {
             return Err(format!(
-                "{name} ({local}) is reached by its hostPrefix from other clients of gt alone, for which this \
+                "{name} ({local}) is reached by its hostPrefix peer to peer, for which this \
                  one was built without the feature p2p: give it a remoteTCPPort instead."
             ));
         }

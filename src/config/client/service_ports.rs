@@ -9,6 +9,7 @@ use super::options::ServiceOptions;
 use super::service::{Exposure, ServiceConfig};
 use crate::config::value::Scalar;
 use crate::config::PortRange;
+use crate::wire::proxy_protocol::ProxyVersion;
 
 /// A local service, or as many as there are ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,6 +181,12 @@ pub fn all(
         ));
     }
     let twin = local.twin.map(|local| twin(&first, local));
+    if twin.is_some() && first.proxy_protocol == Some(ProxyVersion::One) {
+        return Err(format!(
+            "{name} ({}) has proxyProtocol 1, which knows no datagrams: write 2.",
+            first.local
+        ));
+    }
     let services = (0..count).flat_map(|n| {
         let services = [Some(&first), twin.as_ref()];
         services.into_iter().flatten().map(move |it| at(it, n))

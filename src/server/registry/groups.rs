@@ -6,6 +6,8 @@ use crate::server::ports::PortId;
 use crate::wire::frame::ServiceIndex;
 use std::net::IpAddr;
 
+/// Maximum number of shared names of a client that the API lists, each with all members.
+const MAX_LISTED: usize = 20;
 /// Maximum number of clients that share a name.
 pub const MAX_MEMBERS: usize = 100;
 
@@ -202,7 +204,7 @@ impl RegistryState {
                 members,
             ))
         });
-        names.chain(ports)
+        names.chain(ports).take(MAX_LISTED)
     }
 }
 

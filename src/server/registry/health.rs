@@ -14,14 +14,21 @@ impl RegisteredClient {
         open.peek().is_some() && open.all(|member| member.down.contains(&service))
     }
 
-    /// Returns the services that are down.
-    pub(super) fn down(&self) -> impl Iterator<Item = ServiceIndex> + '_ {
-        let current = self.tunnels.iter().find(|member| {
-            // One that is down on all tunnels is down on any of them.
-            member.tunnel.is_open() && self.is_current(member)
-        });
-        let told = current.into_iter().flat_map(|member| member.down.iter());
-        told.copied().filter(|service| self.is_down(*service))
+    /// Returns the services that are down, in order.
+    pub(super) fn down(&self) -> Vec<ServiceIndex> {
+        let current = self.tunnels.iter().filter(|member| self.is_current(member));
+        let open = current.filter(|member| member.tunnel.is_open());
+        let (mut tunnels, mut told) = (0usize, Vec::new());
+        for member in open {
+            tunnels = tunnels.saturating_add(1);
+            told.extend_from_slice(&member.down);
+        }
+        // One that is down has been told of in each tunnel.
+        told.sort_unstable();
+        let same = told.chunk_by(|one, other| one == other);
+        same.filter(|same| same.len() == tunnels)
+            .filter_map(|same| same.first().copied())
+            .collect()
     }
 }
 

@@ -3,9 +3,12 @@
 
 use super::{Key, RegisteredClient, RegistryState};
 use crate::collections::{HashMap, HashSet};
+use crate::config::{Limits, PortLimits};
 use crate::server::ports::{PortId, PortRequest};
 use crate::wire::hello::{ServiceSpec, INSTANCE};
 
+/// Maximum number of names, and of ports, that are reserved for an id without a limit of its own.
+const MAX_RESERVED: usize = 1000;
 /// Separates the id from the instance in a key.
 const SEPARATOR: char = '\0';
 
@@ -68,7 +71,9 @@ impl RegistryState {
         id: &'a str,
     ) -> impl Iterator<Item = (&'a str, &'a RegisteredClient)> {
         let others = self.instances.0.get(id).into_iter().flatten();
-        let keys = std::iter::once(id).chain(others.map(|key| &**key));
+        // An id that looks like the key of another one's instance is none.
+        let own = Some(id).filter(|key| id_of(key) == id);
+        let keys = own.into_iter().chain(others.map(|key| &**key));
         keys.filter_map(|key| Some((key, &**self.clients.get(key)?)))
     }
 
@@ -79,6 +84,38 @@ impl RegistryState {
     ) -> impl Iterator<Item = (&'a str, &'a RegisteredClient)> {
         self.of_id(id_of(key))
             .filter(move |(other, _)| *other != key)
+    }
+
+    /// Returns how many names and ports may be reserved for an id besides what its clients have, so that all
+    /// of them together keep its limits.
+    pub(super) fn room_for_reserved(&self, id: &str, limits: &Limits) -> (usize, usize) {
+        let most = |number: u32| match number {
+            0 => MAX_RESERVED,
+            number => usize::try_from(number).unwrap_or(MAX_RESERVED),
+        };
+        let domains = match limits.domains.is_empty() {
+            true => 0,
+            false => MAX_RESERVED,
+        };
+        let names: HashSet<&Key> = self
+            .of_id(id)
+            .flat_map(|(key, _)| self.hosts.of(key))
+            .collect();
+        let ports: HashSet<PortId> = self
+            .of_id(id)
+            .flat_map(|(_, client)| client.open_ports())
+            .map(|(port, _)| port)
+            .collect();
+        let of_protocol = |limits: &PortLimits| match limits.total {
+            0 => limits.rules.iter().map(|rule| most(rule.number)).sum(),
+            total => most(total),
+        };
+        let most_ports: usize = of_protocol(&limits.tcp).saturating_add(of_protocol(&limits.udp));
+        let most_names = most(limits.hosts.number).saturating_add(domains);
+        (
+            most_names.min(MAX_RESERVED).saturating_sub(names.len()),
+            most_ports.min(MAX_RESERVED).saturating_sub(ports.len()),
+        )
     }
 
     /// Returns the names of the other registrations of the same id.

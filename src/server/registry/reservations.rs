@@ -225,6 +225,23 @@ impl Reservations {
         self.ports.remove(id);
     }
 
+    /// Removes the oldest reservations of an id beyond these numbers of names and of ports.
+    pub fn limit(&mut self, id: &str, names: usize, ports: usize) {
+        if let Some(keys) = self.keys.get_mut(id) {
+            let hosts = &mut self.hosts;
+            keys.retain(|key| {
+                let host = hosts.get(key);
+                host.is_some_and(|host| host.id.as_deref() == Some(id))
+            });
+            for key in keys.drain(..keys.len().saturating_sub(names)) {
+                hosts.remove(&key);
+            }
+        }
+        if let Some(its) = self.ports.get_mut(id) {
+            its.drain(..its.len().saturating_sub(ports));
+        }
+    }
+
     /// Removes the reservation of a prefix that a client has now.
     pub fn release_host(&mut self, key: &Key) {
         self.hosts.remove(key);
@@ -395,6 +412,21 @@ mod tests {
             kept.hosts.is_empty() && kept.ports.is_empty(),
             "nothing is left of it"
         );
+    }
+
+    #[test]
+    fn the_oldest_reservations_of_an_id_beyond_its_limits_are_removed() {
+        let (mut kept, now) = (Reservations::default(), Instant::now());
+        for (id, prefix, number) in [("id1", "a", 1), ("id1", "b", 2), ("id2", "c", 3)] {
+            let its = vec![(key(prefix), None)];
+            kept.reserve_hosts((id, LoginProof::Known), its, Reservation::Claimed, now);
+            kept.reserve_port(id, port(number), None, now);
+        }
+        kept.limit("id1", 1, 1);
+        let is_kept = |prefix| kept.is_host(&key(prefix), now);
+        assert!(!is_kept("a") && is_kept("b") && is_kept("c"));
+        let is_reserved = |number| kept.is_others_port((Protocol::Tcp, number), "other", now);
+        assert!(!is_reserved(1) && is_reserved(2) && is_reserved(3));
     }
 
     #[test]

@@ -162,6 +162,7 @@ impl Registry {
                     }
                 }
                 let down = client.down();
+                let down = down.into_iter();
                 let down = down.map(|service| inner.service_name(key, service));
                 stats.down.extend(down);
                 stats.shared.extend(inner.shared_names(key));
@@ -249,7 +250,7 @@ impl ClientStats {
         Self {
             id: id.into(),
             since: client.since,
-            totals: Totals::of(client.past_traffic, client.down().count()),
+            totals: Totals::of(client.past_traffic, client.down().len()),
             http: Vec::new(),
             tls: Vec::new(),
             domains: Vec::new(),

@@ -180,6 +180,7 @@ async fn start(
                 state.auth_lockout.succeeded(peer.ip());
             }
             let shortest = settings.timeout.unwrap_or(Duration::from_secs(60));
+            let shortest = shortest.min(settings.udp_timeout);
             let speed = state
                 .rate_limits
                 .for_user(&authenticated.id, authenticated.admission.limits.speed);
