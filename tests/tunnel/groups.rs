@@ -195,6 +195,34 @@ fn limits_hold_for_all_clients_of_an_id_together() {
 }
 
 #[test]
+fn a_client_that_comes_back_leaves_what_is_reserved_for_others_with_its_id() {
+    let web = service::http(0, "web");
+    let mut server = server_of_three("-hostNumber 3");
+    let addr = server.addr();
+    let own = |name: &str| format!("-local http://{} -hostPrefix {name}", web.addr);
+    let away = member("id1", addr, &web, &own("away"));
+    let back = member("id1", addr, &web, &own("back"));
+    for (client, times) in [(away, 1), (back, 2)] {
+        client.signal("KILL");
+        server.wait_for_closed_of("id1", times);
+    }
+    let _back = member("id1", addr, &web, &own("back"));
+    let mut thief = start("id2", addr, &format!("{} -reconnectDelay 1h", own("away")));
+    let why = thief.wait_for_failure();
+    assert!(why.contains("host conflict"), "{why}");
+    // As many names as the id may have stay reserved, and no more.
+    let names = ["more", "most"].map(own);
+    for (name, times) in names.iter().zip(3..) {
+        let client = member("id1", addr, &web, name);
+        client.signal("KILL");
+        server.wait_for_closed_of("id1", times);
+    }
+    let _last = member("id1", addr, &web, "");
+    let mut other = start("id3", addr, &own("away"));
+    other.wait_for_tunnel();
+}
+
+#[test]
 fn a_visitor_stays_with_its_member_if_the_group_is_sticky() {
     let names = ["one", "two", "three"];
     let services = names.map(|name| service::http(0, name));
