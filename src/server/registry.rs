@@ -318,7 +318,9 @@ struct PoolEntry {
     /// pending.
     services: Option<SharedServices>,
     /// The services that are down, as its client has told in this tunnel.
-    down: Vec<ServiceIndex>,
+    // In a box: few tunnels have any.
+    #[allow(clippy::box_collection)]
+    down: Option<Box<Vec<ServiceIndex>>>,
 }
 
 impl PoolEntry {
@@ -327,7 +329,7 @@ impl PoolEntry {
         Self {
             tunnel: tunnel.clone(),
             services: Some(services.clone()),
-            down: Vec::new(),
+            down: None,
         }
     }
 }
@@ -1475,7 +1477,7 @@ impl RegistryState {
         let loads = current.filter_map(|member| {
             let tunnel = &member.tunnel;
             let load = (tunnel.lateness(), tunnel.load()?);
-            if !also_down && member.down.contains(&service) {
+            if !also_down && member.is_down(service) {
                 is_down = true;
                 return None;
             }

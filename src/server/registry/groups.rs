@@ -136,7 +136,7 @@ impl RegisteredClient {
         also_down: bool,
     ) -> Option<(crate::tunnel::Lateness, usize)> {
         let current = self.tunnels.iter().filter(|member| self.is_current(member));
-        let up = current.filter(|member| also_down || !member.down.contains(&service));
+        let up = current.filter(|member| also_down || !member.is_down(service));
         let loads = up.filter_map(|member| {
             let tunnel = &member.tunnel;
             Some((tunnel.lateness(), tunnel.load()?))

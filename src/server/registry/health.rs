@@ -1,17 +1,25 @@
 //! Services that are down, as their clients have told (docs/wire.md, "States of services").
 
 use super::domains::domain_of;
-use super::{RegisteredClient, Registry, RegistryState};
+use super::{PoolEntry, RegisteredClient, Registry, RegistryState};
 use crate::tunnel::Tunnel;
 use crate::wire::frame::ServiceIndex;
 use crate::wire::hello::ServiceSpec;
+
+impl PoolEntry {
+    /// Whether the client has told in this tunnel that a service is down.
+    pub(super) fn is_down(&self, service: ServiceIndex) -> bool {
+        let mut down = self.down.iter().flat_map(|down| down.iter());
+        down.any(|down| *down == service)
+    }
+}
 
 impl RegisteredClient {
     /// Whether a service is down: on all tunnels that visitors may take, and on one at least.
     pub(super) fn is_down(&self, service: ServiceIndex) -> bool {
         let current = self.tunnels.iter().filter(|member| self.is_current(member));
         let mut open = current.filter(|member| member.tunnel.is_open()).peekable();
-        open.peek().is_some() && open.all(|member| member.down.contains(&service))
+        open.peek().is_some() && open.all(|member| member.is_down(service))
     }
 
     /// Returns the services that are down, in order.
@@ -21,7 +29,7 @@ impl RegisteredClient {
         let (mut tunnels, mut told) = (0usize, Vec::new());
         for member in open {
             tunnels = tunnels.saturating_add(1);
-            told.extend_from_slice(&member.down);
+            told.extend(member.down.iter().flat_map(|down| down.iter().copied()));
         }
         // One that is down has been told of in each tunnel.
         told.sort_unstable();
@@ -50,7 +58,7 @@ impl Registry {
             .position(|it| it.tunnel.is(tunnel) && client.is_current(it))?;
         client.services.get(service.as_usize())?;
         let was_down = client.is_down(service);
-        let told = &mut client.tunnels.get_mut(at)?.down;
+        let told = client.tunnels.get_mut(at)?.down.get_or_insert_default();
         match told.iter().position(|down| *down == service) {
             Some(at) if is_up => drop(told.swap_remove(at)),
             None if !is_up => told.push(service),
