@@ -213,12 +213,11 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         .add_entries(file.users.unwrap_or_default())
         .map_err(fail)?;
 
-    let pairs = |tcp: bool| {
-        [&by_flags, &by_file].map(|source| match tcp {
-            true => (source.tcp_number.clone(), source.tcp_range.clone()),
-            false => (source.udp_number.clone(), source.udp_range.clone()),
-        })
-    };
+    let sources = [by_flags, by_file];
+    let of_tcp = sources
+        .each_ref()
+        .map(|it| (it.tcp_number.clone(), it.tcp_range.clone()));
+    let of_udp = sources.map(|it| (it.udp_number, it.udp_range));
     let listed = |list, number| PartPorts {
         list,
         number: given(number),
@@ -226,8 +225,8 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
     let tcp = listed(file.tcp, file.tcp_number);
     let udp = listed(file.udp, file.udp_number);
     let global = GlobalLimits {
-        tcp: global_ports("tcp", pairs(true), tcp).map_err(fail)?,
-        udp: global_ports("udp", pairs(false), udp).map_err(fail)?,
+        tcp: global_ports("tcp", of_tcp, tcp).map_err(fail)?,
+        udp: global_ports("udp", of_udp, udp).map_err(fail)?,
         speed: options.speed,
         connections: options.connections,
         hosts: HostRules {

@@ -1,5 +1,5 @@
-//! The visitors of a client's UDP port: each address that datagrams come from is one, a flow, until it has
-//! been silent for `udpTimeout`. Not the relay of a flow: that is the one of connections.
+//! The visitors of a client's UDP port. Each address that sends datagrams is a visitor, called a flow, until
+//! it has been silent for `udpTimeout`. Not the relay of a flow, which is the same as for connections.
 
 use super::connection_limit::Permit;
 use super::counters::Loss;
@@ -38,8 +38,6 @@ const BRIEF_AGE: Duration = Duration::from_secs(1);
 const MAX_LISTED: usize = 2 * MAX_FLOWS;
 /// Time that answers have to come after the port was closed.
 const RETIRE_TIME: Duration = Duration::from_secs(3);
-/// Maximum number of datagrams of one system call.
-const MAX_BATCH: usize = 16;
 /// Batches in a row before other tasks run.
 const BATCHES_PER_TURN: u32 = 8;
 /// Pause after a shortage of memory.
@@ -97,7 +95,7 @@ fn poll_receive(port: &UdpPort, flows: &Arc<Flows>, cx: &mut Context<'_>) -> Pol
         };
         let now = Tick::now();
         let take = |bytes: &[u8], path| flows.take(bytes, path, now);
-        if let Err(e) = ready!(socket.poll_receive(cx, MAX_BATCH, take)) {
+        if let Err(e) = ready!(socket.poll_receive(cx, usize::MAX, take)) {
             return Poll::Ready(Err(e));
         }
     }
@@ -227,7 +225,7 @@ impl VisitorFlow {
 impl Flows {
     /// Takes a datagram of a visitor.
     fn take(self: &Arc<Self>, datagram: &[u8], path: DatagramPath, now: Tick) {
-        let Some((flow, permit)) = self.sort(datagram, path, now) else {
+        let Some((flow, permit)) = self.enqueue(datagram, path, now) else {
             return;
         };
         let flows = self.clone();
@@ -239,7 +237,7 @@ impl Flows {
     }
 
     /// Queues a datagram in its flow, or drops and counts it. Returns the flow if it is a new one.
-    fn sort(
+    fn enqueue(
         &self,
         datagram: &[u8],
         path: DatagramPath,
@@ -504,20 +502,20 @@ mod tests {
             let now = Tick::at(start);
             let number = u16::try_from(MAX_FLOWS).unwrap();
             for n in 1..=number {
-                flows.sort(b"hello", path(n), now);
+                flows.enqueue(b"hello", path(n), now);
             }
             assert_eq!(flows.known.lock().flows.len(), MAX_FLOWS);
             for n in [1, 2] {
                 let answered = flows.known.lock().flows[&(path(n).from, None)].clone();
                 answered.is_answered.store(true, Ordering::Relaxed);
             }
-            flows.sort(b"more", path(1), now);
-            flows.sort(b"hello", path(number + 1), now);
+            flows.enqueue(b"more", path(1), now);
+            flows.enqueue(b"hello", path(number + 1), now);
             assert_eq!(lost(&flows, "flows"), 1, "all are young");
             // As measured by the coarse clock.
             let later = Tick::at(start + BRIEF_AGE + CLOCK_STEP);
-            flows.sort(b"hello", path(number + 1), later);
-            flows.sort(b"more", path(number + 1), later);
+            flows.enqueue(b"hello", path(number + 1), later);
+            flows.enqueue(b"more", path(number + 1), later);
             let known = flows.known.lock();
             assert_eq!(known.flows.len(), MAX_FLOWS);
             assert!(known.flows.contains_key(&(path(1).from, None)), "goes on");
@@ -535,7 +533,7 @@ mod tests {
             let flows = flows();
             let now = Tick::now();
             for n in 1..=200 {
-                flows.sort(&[0; 60_000], path(n), now);
+                flows.enqueue(&[0; 60_000], path(n), now);
             }
             let fit = MAX_QUEUED / 60_002;
             assert_eq!(lost(&flows, "queue"), 200 - u64::try_from(fit).unwrap());
@@ -563,9 +561,9 @@ mod tests {
         async_std::task::block_on(async {
             let flows = flows();
             let now = Tick::now();
-            flows.sort(b"nobody answers", path(1), now);
+            flows.enqueue(b"nobody answers", path(1), now);
             for _ in 0..3 * MAX_LISTED {
-                flows.sort(b"hello", path(2), now);
+                flows.enqueue(b"hello", path(2), now);
                 let flow = flows.known.lock().flows[&(path(2).from, None)].clone();
                 flow.end();
                 flows.remove(&flow);
@@ -584,12 +582,12 @@ mod tests {
             let flows = flows();
             let now = Tick::now();
             for _ in 0..100 {
-                flows.sort(&[0; 1000], path(1), now);
+                flows.enqueue(&[0; 1000], path(1), now);
             }
             assert_eq!(lost(&flows, "queue"), 100 - 65);
             // What waits goes with the flow.
             flows.end_all();
-            flows.sort(b"hello", path(1), now);
+            flows.enqueue(b"hello", path(1), now);
             assert_eq!(flows.known.lock().flows.len(), 1);
             assert_eq!(lost(&flows, "queue"), 100 - 65);
             flows.end_all();

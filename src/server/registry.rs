@@ -141,8 +141,7 @@ pub struct Registry {
 
 #[derive(Default)]
 struct RegistryState {
-    /// In boxes: a table has almost as many free places as clients.
-    /// By their keys.
+    /// The registrations, by their keys. In boxes: a table has almost as many free places as clients.
     clients: HashMap<Box<str>, Box<RegisteredClient>>,
     /// The keys that are not the id itself.
     instances: Instances,

@@ -47,7 +47,11 @@ impl ProxyFailure {
 
     /// Returns the number of the status.
     pub(crate) fn status_code(&self) -> u16 {
-        let code = self.status().0.split(' ').next();
-        code.and_then(|code| code.parse().ok()).unwrap_or(502)
+        number_of(self.status().0).unwrap_or(502)
     }
+}
+
+/// Returns the number that a status line without its version begins with.
+pub(crate) fn number_of(status: &str) -> Option<u16> {
+    status.split(' ').next()?.parse().ok()
 }

@@ -21,7 +21,7 @@ use crate::config::{ProxyKind, ServiceConfig};
 use crate::net::follow::HttpRefusal;
 use crate::net::{dial_first, look_up_for_visitor, timeout, Conn};
 use destination::{Destination, DestinationHost};
-use failure::ProxyFailure;
+use failure::{number_of, ProxyFailure};
 use futures_lite::{future, AsyncWriteExt};
 use http::{ForwardedRequest, HeadReader, ProxyHead, ProxyRequest};
 use socks::{SocksBytes, SocksMessage, SocksPhase};
@@ -310,8 +310,7 @@ impl ProxyVisitor<'_> {
             refusal.status,
             refusal.why
         );
-        let status = refusal.status.split(' ').next();
-        if let Some(status) = status.and_then(|status| status.parse().ok()) {
+        if let Some(status) = number_of(refusal.status) {
             visitor.record_status(status);
         }
         self.send(refusal.page(to_head).as_bytes()).await?;

@@ -95,8 +95,8 @@ impl Datagrams {
         let _ = SockRef::from(self.io.get_ref()).set_recv_buffer_size(bytes);
     }
 
-    /// Waits for datagrams and passes those that have come, at most `most`, to `take`, with their paths. The
-    /// error is that of an earlier datagram, or a shortage of memory.
+    /// Waits for datagrams and passes those that have come to `take`, with their paths: at most `most`, and no
+    /// more than one system call receives. The error is that of an earlier datagram, or a shortage of memory.
     pub fn poll_receive(
         &self,
         cx: &mut Context<'_>,
