@@ -1,12 +1,13 @@
-//! Opens one tunnel: connecting, TLS, hello, the server's answer. Not the life of the tunnel after
-//! that, see `session`.
+//! Opens one tunnel: hello and the server's answer on a connection. Not how the server is reached, see
+//! `reach`, nor the life of the tunnel after that, see `session`.
 
 use super::context::ClientContext;
 use super::other_protocol::OtherProtocol;
+use super::reach::{reach, silence};
 use super::services::{ServerAbility, Services};
 use crate::config::Remote;
 use crate::net::http::ApiError;
-use crate::net::{self, timeout, tls, Conn, Timer};
+use crate::net::{timeout, tls, Conn, Timer};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel};
 use crate::wire::codec::{self, Answer};
 use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal};
@@ -29,6 +30,7 @@ const STOPPING_TIMEOUT: Duration = Duration::from_secs(2);
 const LINE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The reason why no tunnel could be opened.
+#[derive(Debug)]
 pub enum ConnectFailure {
     /// The remoteAPI does not know the server's address.
     UnknownAddress(ApiError),
@@ -121,7 +123,10 @@ pub async fn connect(
     ability: ServerAbility,
     id: u32,
 ) -> Result<Connected, ConnectFailure> {
-    let reached = context.stop.or(reach(context, remote)).await;
+    let reached = context
+        .stop
+        .or(reach(context, remote, context.remote_timeout))
+        .await;
     let conn = reached.unwrap_or(Err(ConnectFailure::Stopped))?;
     // The client does not end meanwhile.
     let _serving = context.serving.begin();
@@ -131,23 +136,6 @@ pub async fn connect(
         Err(ConnectFailure::Stopped)
     };
     future::or(introduce(context, conn, ability, id), stopping).await
-}
-
-/// Opens the connection to a server.
-async fn reach(context: &ClientContext, remote: &Remote) -> Result<Conn, ConnectFailure> {
-    let patience = context.remote_timeout;
-    let socket = net::dial(&remote.host, remote.port, patience)
-        .await
-        .map_err(ConnectFailure::Unreachable)?;
-    if !remote.tls {
-        return Ok(Conn::from(socket));
-    }
-    let handshake = async {
-        let connecting = context.tls.connector().map_err(ConnectFailure::Tls)?;
-        let connecting = connecting.connect(&remote.host, socket);
-        connecting.await.map_err(ConnectFailure::Tls)
-    };
-    future::or(handshake, silence(patience)).await
 }
 
 /// Sends the hello over a connection and waits until the server is ready.
@@ -256,11 +244,6 @@ async fn read_some(conn: &Conn, bytes: &mut Vec<u8>) -> io::Result<usize> {
     let n = conn.read(&mut piece).await?;
     bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
     Ok(n)
-}
-
-async fn silence<T>(patience: Duration) -> Result<T, ConnectFailure> {
-    Timer::after(patience).await;
-    Err(ConnectFailure::Silent(patience))
 }
 
 /// Describes a refusal of this client, or of one of `services`.

@@ -24,6 +24,7 @@ mod pool;
 mod pooled_tunnel;
 #[cfg_attr(not(feature = "proxy"), path = "no_proxy.rs")]
 pub(crate) mod proxy;
+mod reach;
 mod remote_api;
 pub(crate) mod request_edits;
 pub(crate) mod rewriting_conn;
@@ -154,7 +155,11 @@ impl ClientPlan {
             (true, None) => Some(new_instance()?),
         };
         // Reports an unusable file now, not when the first tunnel needs it.
-        let connector = match link.remotes.iter().any(|remote| remote.tls) {
+        let connector = match link
+            .remotes
+            .iter()
+            .any(|remote| remote.transport.is_secure())
+        {
             true => Some(connector(link)?),
             false => None,
         };

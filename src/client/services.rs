@@ -381,7 +381,11 @@ impl Services {
         if !here || SAID.swap(true, Ordering::Relaxed) {
             return;
         }
-        let scheme = if remote.tls { "https" } else { "http" };
+        let scheme = if remote.transport.is_secure() {
+            "https"
+        } else {
+            "http"
+        };
         for Service {
             config: service, ..
         } in &self.list

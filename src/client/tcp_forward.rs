@@ -1,6 +1,7 @@
 //! Forwarding of a local port to another client (tcpForwardAddr): through data channels, spread
 //! over a few peers, or through the server while there is no direct connection.
 
+use super::connect::ConnectFailure;
 use super::p2p::checks::IceRole;
 use super::p2p::endpoint::Endpoint;
 use super::p2p::link::PeerHandle;
@@ -10,7 +11,8 @@ use super::p2p::sdp::{self, Description};
 use super::p2p::signaling::{chunk, reflexive, SignalingResponse, RELAY};
 use super::p2p::{begin, carry, ChannelConn, P2p, P2pError, LABEL};
 use super::pool::Pool;
-use crate::config::{Remote, TcpForward};
+use super::reach::reach;
+use crate::config::TcpForward;
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::{self, clock, timeout, Conn, Listener, Shutdown};
 use crate::sync::{Mutex, MutexGuard};
@@ -38,8 +40,10 @@ const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Why a connection to the other client could not be set up.
 #[derive(Debug)]
 enum ForwardError {
-    /// A connection failed: to the server as a visitor, or the forwarded one.
+    /// A connection failed.
     Io(io::Error),
+    /// The server cannot be reached as a visitor.
+    Unreachable(ConnectFailure),
     /// The remoteAPI has not told the server's address yet.
     UnknownServer,
     /// No peer could be created here.
@@ -58,6 +62,7 @@ impl fmt::Display for ForwardError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Io(e) => e.fmt(f),
+            Self::Unreachable(failure) => failure.fmt(f),
             Self::UnknownServer => f.write_str("the server's address is not known"),
             Self::Peer(e) => e.fmt(f),
             Self::Status(status) => {
@@ -425,21 +430,13 @@ impl Forwarder {
                 remote = pool.place().await;
             }
         }
-        let Some(Remote { tls, host, port }) = remote else {
-            return Err(ForwardError::UnknownServer);
-        };
-        let socket = net::dial(&host, port, SERVER_TIMEOUT).await?;
-        let conn = match tls {
-            true => {
-                let connector = self.p2p.context().tls.connector()?;
-                let handshake = timeout(SERVER_TIMEOUT, connector.connect(&host, socket)).await;
-                handshake.ok_or(io::ErrorKind::TimedOut)??
-            }
-            false => Conn::from(socket),
-        };
+        let remote = remote.ok_or(ForwardError::UnknownServer)?;
+        let reached = reach(self.p2p.context(), &remote, SERVER_TIMEOUT).await;
+        let conn = reached.map_err(ForwardError::Unreachable)?;
         // An IP address has no subdomains, but only the first label counts.
-        let host = host.replace([':', '%'], "-");
-        Ok((conn, format!("{}.{host}:{port}", self.config.host_prefix)))
+        let host = remote.host.replace([':', '%'], "-");
+        let host = format!("{}.{host}:{}", self.config.host_prefix, remote.port);
+        Ok((conn, host))
     }
 
     /// Relays a connection through the server, to a client that supports it.

@@ -32,7 +32,7 @@ pub use local::{Local, Scheme};
 pub(super) use options::{ClientOptions, ServiceOptions};
 pub use password::UserPassword;
 pub use proxy::{ProxyKind, Target};
-pub use remote::Remote;
+pub use remote::{Remote, Transport};
 use service::{check_domains, check_ports, check_prefixes};
 pub use service::{Exposure, ServiceConfig};
 pub use visitor_rate::VisitorRate;

@@ -7,11 +7,48 @@ use crate::config::address::{host_port, write_host_port};
 use crate::config::secret::redact;
 use crate::config::value::Scalar;
 
+/// What carries the bytes of a tunnel to a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Transport {
+    /// TCP alone.
+    Tcp,
+    /// TLS over TCP.
+    Tls,
+}
+
+impl Transport {
+    const ALL: [Self; 2] = [Self::Tcp, Self::Tls];
+
+    /// Returns the scheme of its addresses.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+        }
+    }
+
+    /// Whether it encrypts, and proves who the server is.
+    pub fn is_secure(self) -> bool {
+        match self {
+            Self::Tcp => false,
+            Self::Tls => true,
+        }
+    }
+
+    /// Returns the port of an address that has none.
+    fn default_port(self) -> u16 {
+        match self {
+            Self::Tcp => 80,
+            Self::Tls => 443,
+        }
+    }
+}
+
 /// The address of a server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Remote {
-    /// Whether to use TLS.
-    pub tls: bool,
+    /// What carries the bytes of its tunnels.
+    pub transport: Transport,
     /// Host name, or IP address without brackets.
     pub host: String,
     /// Port; never 0.
@@ -20,7 +57,7 @@ pub struct Remote {
 
 impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.tls { "tls://" } else { "tcp://" })?;
+        write!(f, "{}://", self.transport.scheme())?;
         write_host_port(f, &self.host, self.port)
     }
 }
@@ -44,15 +81,19 @@ impl Scalar for Remote {
             )
         };
         let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
-        let (tls, port) = match scheme.to_ascii_lowercase().as_str() {
-            "tcp" => (false, 80),
-            "tls" => (true, 443),
-            _ => return Err(wrong()),
-        };
+        let is_named = |transport: &Transport| transport.scheme().eq_ignore_ascii_case(scheme);
+        let transport = Transport::ALL
+            .into_iter()
+            .find(is_named)
+            .ok_or_else(wrong)?;
         let (host, given) = host_port(rest.strip_suffix('/').unwrap_or(rest)).ok_or_else(wrong)?;
-        match given.unwrap_or(port) {
+        match given.unwrap_or(transport.default_port()) {
             0 => Err(wrong()),
-            port => Ok(Remote { tls, host, port }),
+            port => Ok(Remote {
+                transport,
+                host,
+                port,
+            }),
         }
     }
 }

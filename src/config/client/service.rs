@@ -322,7 +322,7 @@ impl ServiceConfig {
 
     /// Returns a warning if passwords of visitors cross the line to one of these servers readable.
     pub(super) fn readable_passwords(&self, remotes: &[Remote]) -> Option<String> {
-        let remote = remotes.iter().find(|remote| !remote.tls);
+        let remote = remotes.iter().find(|remote| !remote.transport.is_secure());
         let remote = remote.filter(|_| !self.passwords.is_empty())?;
         Some(format!(
             "{} has a password, but the line to {remote} is not encrypted, so that others on the way can \
