@@ -9,15 +9,18 @@
 mod common;
 
 use common::gt::{client_of_id1, server_of_id1, Gt};
+use common::ports::free_port;
 use common::process::Process;
 use common::scratch::Scratch;
 use common::service::{assert_echo, assert_echo_at, echo, Service};
+use common::udp::{UdpService, UdpVisitor};
 use common::visitor::connect;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 const TRIES: u32 = 5;
@@ -42,12 +45,14 @@ impl Tunnel {
     }
 
     fn to(service: Service) -> Self {
+        let local = format!("-local tcp://{} -remoteTCPRandom", service.addr);
+        Self::of("-tcpNumber 1 -tcpRange 1024-65535", &local, service)
+    }
+
+    fn of(server: &str, client: &str, service: Service) -> Self {
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut server = server_of_id1("-tcpNumber 1 -tcpRange 1024-65535");
-        let mut client = client_of_id1(
-            server.addr(),
-            &format!("-local tcp://{} -remoteTCPRandom", service.addr),
-        );
+        let mut server = server_of_id1(server);
+        let mut client = client_of_id1(server.addr(), client);
         let port = ([127, 0, 0, 1], client.wait_for_port(0)).into();
         Self {
             server,
@@ -204,6 +209,53 @@ fn a_tunnel_without_visitors_wakes_a_few_times_a_minute() {
     let times = tunnel.waits() - before;
     // A ping, its answer, and a look at the clock at each end, at most twice in that time.
     assert!(times <= 10, "{times} times in half a minute");
+}
+
+#[test]
+fn datagrams_that_come_quickly_one_by_one_share_waits() {
+    const EACH: u32 = 10_000;
+    let service = UdpService::echo();
+    let port = free_port();
+    let local = format!(
+        "-local tcp://127.0.0.1:9 -remoteTCPRandom -local udp://{} -remoteUDPPort {port}",
+        service.addr
+    );
+    let tunnel = Tunnel::of(
+        "-tcpNumber 1 -tcpRange 1024-65535 -udpRange 1024-65535",
+        &local,
+        echo(),
+    );
+    let visitor = UdpVisitor::from("127.0.0.1", ([127, 0, 0, 1], port).into());
+    visitor.insist(b"is it open?");
+    let answers = visitor.0.try_clone().expect("the socket once more");
+    let counted = Arc::new(AtomicU32::new(0));
+    let counter = counted.clone();
+    let counting = std::thread::spawn(move || {
+        let mut buf = [0; 100];
+        while answers.recv(&mut buf).is_ok() {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    // Some 6 000 a second: without intervals, the two ends wait four times for each.
+    let fewest = (0..TRIES).map(|_| {
+        let (before, answered) = (tunnel.waits(), counted.load(Ordering::Relaxed));
+        for _ in 0..EACH {
+            visitor.send(&[7; 100]);
+            std::thread::sleep(Duration::from_micros(100));
+        }
+        let answered = counted.load(Ordering::Relaxed) - answered;
+        (tunnel.waits() - before) as f32 / answered as f32
+    });
+    let fewest = fewest.fold(f32::MAX, f32::min);
+    visitor
+        .0
+        .set_read_timeout(Some(Duration::from_millis(1)))
+        .expect("a timeout");
+    counting.join().expect("count");
+    assert!(
+        (0.02..=1.5).contains(&fewest),
+        "{fewest} waits for each datagram and its answer"
+    );
 }
 
 #[test]

@@ -5,6 +5,8 @@
 mod batch;
 #[cfg(all(feature = "server", not(feature = "sim")))]
 mod bound;
+#[cfg(not(feature = "sim"))]
+mod coalescing;
 mod conn;
 #[cfg(all(feature = "client", not(feature = "sim")))]
 mod connected;

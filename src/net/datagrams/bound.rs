@@ -2,6 +2,7 @@
 //! several addresses, and a peer drops an answer from an address that it did not ask.
 
 use super::batch::{self, Received, Told, MAX_BATCH};
+use super::coalescing::Coalescing;
 use super::run::Run;
 use crate::net::listen::bind_first;
 #[cfg(feature = "p2p")]
@@ -23,6 +24,7 @@ pub struct Datagrams {
     io: PollSource<UdpSocket>,
     addr: SocketAddr,
     run: Run,
+    coalescing: Coalescing,
 }
 
 /// The path of a received datagram: from which peer, to which address of this machine.
@@ -75,8 +77,12 @@ impl Datagrams {
         }
         socket.set_nonblocking(true)?;
         let io = PollSource::new(socket, &[Interest::Read])?;
-        let run = Run::default();
-        Ok(Self { io, addr, run })
+        Ok(Self {
+            io,
+            addr,
+            run: Run::default(),
+            coalescing: Coalescing::default(),
+        })
     }
 
     /// Returns the address that the socket is bound to.
@@ -104,7 +110,9 @@ impl Datagrams {
         mut take: impl FnMut(&[u8], DatagramPath),
     ) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.io.poll_ready(Interest::Read, cx))?;
+            ready!(self.coalescing.poll_due(&self.io, cx))?;
+            let mut emptied = true;
+            let mut found = 0;
             let received = self.io.try_io(Interest::Read, |socket| {
                 let told = match self.addr {
                     SocketAddr::V4(_) => Told::PathV4,
@@ -116,12 +124,14 @@ impl Datagrams {
                         take(datagram.bytes, path);
                     }
                 })?;
-                let more = match count < most {
+                (found, emptied) = (count, count < most);
+                let more = match emptied {
                     true => Readiness::Nothing,
                     false => Readiness::More,
                 };
                 Ok(((), more))
             });
+            self.coalescing.note(&self.io, found, emptied);
             match received {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 received => return Poll::Ready(received),

@@ -1,6 +1,7 @@
 //! A UDP socket that is connected to a local service: its datagrams come from there alone.
 
 use super::batch::{self, Told, MAX_BATCH};
+use super::coalescing::Coalescing;
 use super::conn::{DatagramConn, Flow};
 use super::records::{DatagramQueue, LENGTH};
 use super::run::Run;
@@ -42,6 +43,7 @@ pub async fn dial_udp(
 struct ConnectedDatagrams {
     io: PollSource<UdpSocket>,
     run: Run,
+    coalescing: Coalescing,
     /// What was received and not read, since the reader had less room than the datagrams took.
     received: Mutex<DatagramQueue>,
     /// Bytes of the longest datagram lately: how many are received at once depends on it.
@@ -60,6 +62,7 @@ impl ConnectedDatagrams {
         Ok(Self {
             io: PollSource::new(socket.into(), &[Interest::Write])?,
             run: Run::default(),
+            coalescing: Coalescing::default(),
             received: Mutex::default(),
             longest: AtomicUsize::new(0),
             greeting: Mutex::new((!greeting.is_empty()).then(|| greeting.into())),
@@ -90,7 +93,9 @@ impl ConnectedDatagrams {
         self.longest.store(now_longest, Ordering::Relaxed);
         let rest = buf.get_mut(used..).unwrap_or_default();
         used += received.take(rest);
-        let more = match count < most {
+        let emptied = count < most;
+        self.coalescing.note(&self.io, count, emptied);
+        let more = match emptied {
             true => Readiness::Nothing,
             false => Readiness::More,
         };
@@ -108,13 +113,13 @@ impl Flow for ConnectedDatagrams {
             if waiting > 0 {
                 return Poll::Ready(Ok(waiting));
             }
-            ready!(self.io.poll_ready(Interest::Read, cx))?;
+            ready!(self.coalescing.poll_due(&self.io, cx))?;
             match self
                 .io
                 .try_io(Interest::Read, |socket| self.receive(socket, buf))
             {
                 Ok(0) if !buf.is_empty() => {}
-                Err(e) if is_passing(&e) => {}
+                Err(e) if is_passing(&e) => self.coalescing.note(&self.io, 0, true),
                 result => return Poll::Ready(result),
             }
         }
@@ -124,7 +129,7 @@ impl Flow for ConnectedDatagrams {
         if self.is_closed.load(Ordering::Relaxed) || !self.received.lock().is_empty() {
             return Poll::Ready(Ok(()));
         }
-        self.io.poll_ready(Interest::Read, cx)
+        self.coalescing.poll_due(&self.io, cx)
     }
 
     fn send(&self, datagrams: &[&[u8]]) {

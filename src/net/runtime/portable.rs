@@ -39,6 +39,21 @@ impl<T: AsFd> PollSource<T> {
         self.io.get_ref()
     }
 
+    /// Does nothing: a socket is watched while a task waits for it.
+    pub fn hold(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Does nothing.
+    pub fn release(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Lets the next read be tried.
+    pub fn assume_readable(&self) {
+        self.readable.store(true, Ordering::SeqCst);
+    }
+
     /// Does nothing: closing the socket ends its registration.
     pub fn withdraw(&self) {}
 

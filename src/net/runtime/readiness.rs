@@ -53,6 +53,12 @@ impl SourceState {
         }
     }
 
+    /// Takes the source for ready. The tasks that wait for it are not woken.
+    #[cfg(not(feature = "sim"))]
+    pub fn assume(&self, ready: u8) {
+        self.ready.fetch_or(ready, Ordering::SeqCst);
+    }
+
     /// Whether the source is registered for writability too.
     #[cfg(not(feature = "sim"))]
     pub fn tells_of_room(&self) -> bool {

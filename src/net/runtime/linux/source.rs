@@ -139,6 +139,31 @@ impl<T: AsFd> PollSource<T> {
         &self.io
     }
 
+    /// Watches the socket for failures alone, until [`Self::release`].
+    pub fn hold(&self) -> io::Result<()> {
+        self.watch_for(epoll::EventFlags::ET)
+    }
+
+    /// Watches a held socket again. What has come meanwhile is an event.
+    pub fn release(&self) -> io::Result<()> {
+        self.watch_for(TOLD)
+    }
+
+    fn watch_for(&self, flags: epoll::EventFlags) -> io::Result<()> {
+        let room = match self.state.tells_of_room() {
+            true => epoll::EventFlags::OUT,
+            false => epoll::EventFlags::empty(),
+        };
+        let place = self.place.lock();
+        epoll::modify(&place.shard.epoll, &self.io, place.key.data(), flags | room)?;
+        Ok(())
+    }
+
+    /// Lets the next read of a held socket be tried.
+    pub fn assume_readable(&self) {
+        self.state.assume(READ);
+    }
+
     /// Ends the registration. Closing is enough unless another process shares the descriptor.
     pub fn withdraw(&self) {
         // The descriptor may be closed already.
