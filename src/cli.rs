@@ -37,6 +37,8 @@ pub enum Command {
     Run(Vec<RoleConfig>),
     /// Check whether these roles can run (`gt check`).
     Check(Vec<RoleConfig>),
+    /// Print the fingerprints of the keys of the servers among these roles (`gt fingerprint`).
+    Fingerprint(Vec<RoleConfig>),
     /// Print this text to stdout and exit (`-h`, `-version`).
     Print(String),
     /// Send a signal to running processes of gt (`-s`).
@@ -72,21 +74,40 @@ const WITH_DIRECTORY: [&str; 6] = ["config", "threads", "logLevel", "s", "user",
 /// Parses the command line; `argv[0]` is the program's name. Reads the files that it names, so
 /// calling it again is a reload. An error is a mistake of the user and means exit code 2.
 pub fn parse(argv: &[String]) -> Result<Command, ConfigError> {
-    let (program, check, arguments) = begin(argv);
-    match understand(program, arguments)? {
-        Command::Run(roles) if check => Ok(Command::Check(roles)),
-        command => Ok(command),
+    let (program, verb, arguments) = begin(argv);
+    match (understand(program, arguments)?, verb) {
+        (Command::Run(roles), Some(Verb::Check)) => Ok(Command::Check(roles)),
+        (Command::Run(roles), Some(Verb::Fingerprint)) => Ok(Command::Fingerprint(roles)),
+        (command, _) => Ok(command),
     }
 }
 
-/// Splits `argv` into the program's name, whether `check` follows, and the remaining arguments.
-fn begin(argv: &[String]) -> (&str, bool, &[String]) {
+/// What to do with roles instead of running them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verb {
+    Check,
+    Fingerprint,
+}
+
+impl Verb {
+    fn of(word: &str) -> Option<Self> {
+        match word {
+            "check" => Some(Self::Check),
+            "fingerprint" => Some(Self::Fingerprint),
+            _ => None,
+        }
+    }
+}
+
+/// Splits `argv` into the program's name, what to do with the roles, and the remaining arguments.
+fn begin(argv: &[String]) -> (&str, Option<Verb>, &[String]) {
     let (program, arguments) = argv
         .split_first()
         .map_or(("gt", argv), |(first, rest)| (first.as_str(), rest));
-    match arguments.split_first() {
-        Some((first, rest)) if first == "check" => (program, true, rest),
-        _ => (program, false, arguments),
+    let verb = arguments.first().and_then(|first| Verb::of(first));
+    match (verb, arguments) {
+        (Some(_), [_, rest @ ..]) => (program, verb, rest),
+        _ => (program, None, arguments),
     }
 }
 
@@ -386,6 +407,7 @@ fn usage(role: Option<RoleName>) -> String {
              gt -config FILE        run the role that the file configures\n  \
              gt -config DIRECTORY   run every yaml file in it, in one process\n  \
              gt check -config FILE  test a configuration without running it\n  \
+             gt fingerprint -config FILE  print the fingerprint of a server's key, for remoteKey\n  \
              gt -s SIGNAL           send reload, wake, restart, stop or kill to running processes of gt\n  \
              gt bans                list the addresses that running clients have banned (visitorRate)\n  \
              gt bans lift ADDRESS   lift the bans of an address, or of all\n  \

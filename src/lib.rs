@@ -30,6 +30,7 @@ pub mod config;
 pub mod control;
 mod current;
 pub mod daemon;
+mod encoding;
 #[cfg(any(test, fuzzing))]
 #[allow(
     clippy::expect_used,
@@ -49,6 +50,7 @@ pub mod passwords;
 pub mod server;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod state_dir;
 mod sync;
 pub mod tunnel;
 pub mod version;

@@ -51,6 +51,7 @@ fn main() -> ExitCode {
     let mut roles = match cli::parse(&argv) {
         Ok(Command::Run(roles)) => roles,
         Ok(Command::Check(roles)) => return check(&roles),
+        Ok(Command::Fingerprint(roles)) => return fingerprint(&roles),
         Ok(Command::Print(text)) => {
             // A reader that stops early, such as `head`, has closed the pipe.
             let _ = writeln!(io::stdout(), "{}", text.trim_end());
@@ -172,6 +173,19 @@ fn check(roles: &[RoleConfig]) -> ExitCode {
         let _ = writeln!(io::stdout(), "{source}: {}{ports}{user}", loaded.name());
     }
     code
+}
+
+/// Prints the fingerprints of the servers' keys, a line for each.
+fn fingerprint(roles: &[RoleConfig]) -> ExitCode {
+    match daemon::fingerprints(roles) {
+        Ok(fingerprints) => {
+            for fingerprint in fingerprints {
+                let _ = writeln!(io::stdout(), "{fingerprint}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(e) => complain(FAILED, &e.to_string(), None),
+    }
 }
 
 /// Reports an error to the parent process during a handover, otherwise on stderr.

@@ -26,13 +26,13 @@ pub fn invocation(argv: &[String]) -> Invocation {
             ..Invocation::default()
         };
     }
-    let (program, check, arguments) = begin(argv);
+    let (program, verb, arguments) = begin(argv);
     let Ok((role, rest)) = role(program, arguments) else {
         return Invocation::default();
     };
     // Without arguments gt prints its usage, also in a build of one role.
     let nothing_said = arguments.is_empty() && role.is_none();
-    let runs_nothing = check || nothing_said || !matches!(word(rest, role), Ok(None));
+    let runs_nothing = verb.is_some() || nothing_said || !matches!(word(rest, role), Ok(None));
     let told = Invocation {
         role: role.or(RoleName::only()),
         config: None,

@@ -65,6 +65,7 @@ Every flag is also a key under \fBoptions:\fR of a yaml file, by the same name; 
 \fBgt bans\fR lists the addresses that running clients have banned, and lifts bans.
 \fBgt hash\fR [\fIuser\fR] asks for a password, or reads a line of standard input, and prints its hash.
 \fBgt import\fR \fIfile\fR prints a configuration of frp, of rathole or of the original GT as gt's.
+\fBgt fingerprint \-config\fR \fIfile\fR prints the fingerprint of a server's key, for \fBremoteKey\fR.
 \fBgt check\fR tests a configuration without running it.
 "#;
 

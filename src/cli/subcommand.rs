@@ -93,7 +93,15 @@ fn hint(word: &str) -> String {
     }
     let signals = ["reload", "wake", "restart", "stop", "kill"];
     let commands = [
-        "server", "client", "check", "bans", "hash", "import", "help", "version",
+        "server",
+        "client",
+        "check",
+        "fingerprint",
+        "bans",
+        "hash",
+        "import",
+        "help",
+        "version",
     ];
     match nearest(word, commands.iter().chain(&signals).copied()) {
         Some(signal) if signals.contains(&signal) => format!(

@@ -41,6 +41,9 @@ options! {
         sentry_sample_rate: SampleRate = "1" => ("sentrySampleRate", "float"),
         /// the server name to report to Sentry
         sentry_server_name: Option<String> => ("sentryServerName", "string"),
+        /// keep what has to survive a restart in this directory, which gt creates: the key of a server
+        /// without -certFile, and the servers that a client remembers; only its owner can read it
+        state_dir: Option<PathBuf> => ("stateDir", "string"),
         /// number of threads, 1 to 64, each with its own share of the tunnels; more than one is for servers
         /// that keep a core busy
         threads: Bounded<1, 64> = "1" => ("threads", "uint"),

@@ -43,7 +43,7 @@ const OF_HOST: [(&str, &str); 3] = [
 pub struct ServerConfig {
     /// Address for visitors and tunnels without TLS.
     pub addr: Option<ListenAddr>,
-    /// Address for visitors and tunnels over TLS; needs `cert_file` and `key_file`.
+    /// Address for visitors and tunnels over TLS; needs `cert_file` and `key_file`, or `state_dir`.
     pub tls_addr: Option<ListenAddr>,
     /// Address for TLS that is routed by its server name and not decrypted.
     pub sni_addr: Option<ListenAddr>,
@@ -51,6 +51,8 @@ pub struct ServerConfig {
     pub cert_file: Option<PathBuf>,
     /// PEM file with the key for `tls_addr`.
     pub key_file: Option<PathBuf>,
+    /// Directory with the certificate that the server makes if it has no `cert_file`.
+    pub state_dir: Option<PathBuf>,
     /// Oldest TLS version for `tls_addr`.
     pub tls_min: TlsVersion,
     /// Users, sorted by id; each id once.
@@ -292,6 +294,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         sni_addr: options.sni_addr,
         cert_file: options.cert_file,
         key_file: options.key_file,
+        state_dir: common.state_dir,
         tls_min: tunnel_tls_min,
         users,
         any_client,
@@ -342,9 +345,14 @@ fn check(server: &ServerConfig) -> Result<(), String> {
     if server.addr.is_none() && server.tls_addr.is_none() && server.sni_addr.is_none() {
         return Err("There is nothing to listen on: set addr, tlsAddr or sniAddr.".to_owned());
     }
-    if server.tls_addr.is_some() && (server.cert_file.is_none() || server.key_file.is_none()) {
+    let files = [&server.cert_file, &server.key_file];
+    let given = files.iter().filter(|file| file.is_some()).count();
+    if server.tls_addr.is_some() && (given == 1 || (given == 0 && server.state_dir.is_none())) {
         return Err(
-            "tlsAddr needs certFile and keyFile: the certificate and its key, in PEM.".to_owned(),
+            "tlsAddr needs certFile and keyFile: the certificate and its key, in PEM; or neither of \
+             them and stateDir, where gt keeps a certificate of its own, which clients trust by \
+             remoteKey and browsers warn of."
+                .to_owned(),
         );
     }
     Ok(())

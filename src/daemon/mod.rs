@@ -18,6 +18,7 @@ mod supervisor;
 use crate::config::{self, RoleConfig, SentryConfig};
 use crate::handover::{ChildProcess, Inherited, ParentLink, Program, Progress, TakeoverError};
 use crate::logging;
+use crate::net::tls::Fingerprint;
 use crate::net::{blocking, set_threads};
 #[cfg(feature = "sim")]
 use crate::sim::supervisor;
@@ -97,6 +98,25 @@ pub fn check(loaded: &RoleConfig) -> Result<(), DaemonError> {
     let account = Account::of(std::slice::from_ref(loaded)).map(drop);
     let there = account.and_then(|()| check_files(loaded));
     there.map_err(|e| DaemonError::report(e.to_string(), None))
+}
+
+/// Returns the fingerprints of the keys of the servers among the roles, which make their keys if they
+/// have none yet. Becomes the user that the roles run as before, whose files these are.
+pub fn fingerprints(roles: &[RoleConfig]) -> Result<Vec<Fingerprint>, DaemonError> {
+    check_as_user(roles)?;
+    let mut found = Vec::new();
+    for loaded in roles {
+        let fingerprint = running::fingerprint(loaded);
+        found.extend(fingerprint.map_err(|e| DaemonError::report(e.to_string(), None))?);
+    }
+    match found.is_empty() {
+        false => Ok(found),
+        true => {
+            let why = "there is no server with a key of its own: set certFile and keyFile with \
+                       tlsAddr, or stateDir";
+            Err(DaemonError::report(why.to_owned(), None))
+        }
+    }
 }
 
 /// Lets root become the user that the roles run as, for [`check`]: what that user cannot read, gt

@@ -4,6 +4,7 @@ use super::no_role::NoRole;
 use super::role::RoleSet;
 use crate::config::RoleConfig;
 use crate::handover::{ChildProcess, ParentLink, Progress};
+use crate::net::tls::Fingerprint;
 use std::future::{ready, Ready};
 use std::io;
 use std::time::Duration;
@@ -14,6 +15,11 @@ pub type ServerRole = NoRole;
 /// See `server_role`.
 pub fn check(_: &RoleConfig) -> io::Result<()> {
     Ok(())
+}
+
+/// See `server_role`.
+pub fn fingerprint(_: &RoleConfig) -> io::Result<Option<Fingerprint>> {
+    Ok(None)
 }
 
 /// See `server_role`.

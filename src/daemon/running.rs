@@ -5,6 +5,7 @@ use super::role::{with_file, Plans, ProcessRole, RoleSet};
 use super::server_role::{self, ServerRole};
 use crate::config::RoleConfig;
 use crate::handover::{ChildProcess, Inherited, Outgoing, ParentLink, Progress};
+use crate::net::tls::Fingerprint;
 use crate::net::{timeout, WaitGroup};
 use futures_lite::future;
 use std::future::Future;
@@ -121,6 +122,11 @@ impl RunningRoles {
         let draining = timeout(patience, self.draining.idle());
         future::zip(roles, draining).await;
     }
+}
+
+/// Returns the fingerprint of a server's key; `None` of another role, and of a server without TLS.
+pub fn fingerprint(loaded: &RoleConfig) -> io::Result<Option<Fingerprint>> {
+    server_role::fingerprint(loaded).map_err(|e| with_file(loaded, e))
 }
 
 /// Checks whether the files and folders that a role names can be used.

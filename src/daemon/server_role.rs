@@ -4,6 +4,7 @@ use super::exchange;
 use super::role::{ProcessRole, RoleSet};
 use crate::config::RoleConfig;
 use crate::handover::{ChildProcess, Inherited, Outgoing, ParentLink, Progress};
+use crate::net::tls::Fingerprint;
 use crate::server::{self, Server, ServerPlan};
 use std::future::Future;
 use std::io;
@@ -48,6 +49,12 @@ impl ProcessRole for ServerRole {
 /// Checks the files that a server's configuration names; other roles pass.
 pub fn check(loaded: &RoleConfig) -> io::Result<()> {
     loaded.role.server().map_or(Ok(()), server::check)
+}
+
+/// Returns the fingerprint of a server's key; `None` of another role, and of a server without TLS.
+pub fn fingerprint(loaded: &RoleConfig) -> io::Result<Option<Fingerprint>> {
+    let config = loaded.role.server();
+    config.map_or(Ok(None), server::fingerprint)
 }
 
 /// Cancels a handover: the child process has failed.

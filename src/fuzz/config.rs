@@ -59,7 +59,7 @@ pub fn flags(data: &[u8]) {
     }
     let usual = 64 * 1024;
     match cli::parse(&argv) {
-        Ok(Command::Run(roles) | Command::Check(roles)) => {
+        Ok(Command::Run(roles) | Command::Check(roles) | Command::Fingerprint(roles)) => {
             roles.iter().for_each(assert_loaded);
             assert_secrets_are_kept(&argv, &roles);
         }

@@ -17,15 +17,25 @@ use std::time::{Duration, UNIX_EPOCH};
 
 #[cfg(feature = "server")]
 mod acceptor;
+mod fingerprint;
+#[cfg(feature = "server")]
+mod identity;
 #[cfg(not(feature = "server"))]
 mod no_keys;
 mod pem;
+#[cfg(any(feature = "server", feature = "p2p"))]
+mod self_signed;
 mod verify;
 
 #[cfg(feature = "server")]
 pub use acceptor::{
     client_hello, is_plain_http, Acceptor, MinVersion, HANDSHAKE_RECORD, MAX_RECORD,
 };
+pub use fingerprint::Fingerprint;
+#[cfg(feature = "server")]
+pub use identity::Identity;
+#[cfg(feature = "p2p")]
+pub(crate) use self_signed::self_signed;
 
 /// A TLS stream. Without the server feature there is one kind, which keeps the server's code out of
 /// the program.

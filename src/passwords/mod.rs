@@ -6,13 +6,4 @@ mod prompt;
 pub use hash::{PasswordHash, UserName};
 pub use prompt::read_password;
 
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-
-/// Base64 with the usual alphabet (RFC 4648, section 4): written without padding, read with it or without.
-pub(crate) const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new()
-        .with_encode_padding(false)
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+pub(crate) use crate::encoding::BASE64;

@@ -39,7 +39,7 @@ mod visitor;
 
 use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
-use crate::net::tls::Acceptor;
+use crate::net::tls::{Acceptor, Fingerprint, Identity};
 use crate::net::{self, clock, timeout, timeout_at, Listener, ShardId, Shutdown, Socket};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::Tunnel;
@@ -112,7 +112,10 @@ impl ApiPlan {
     /// Reads the TLS files. The error names the file that cannot be used.
     fn new(api: &config::ApiConfig) -> io::Result<Self> {
         let files = api.tls.as_ref();
-        let acceptor = files.map(|(cert, key)| settings::acceptor(cert, key, api.tls_min));
+        let acceptor = files.map(|(cert, key)| {
+            let identity = Identity::from_files(cert, key)?;
+            settings::acceptor(identity, api.tls_min)
+        });
         Ok(Self {
             acceptor: acceptor.transpose()?,
             hosts: AllowedHosts::new(&api.hosts),
@@ -120,9 +123,17 @@ impl ApiPlan {
     }
 }
 
+/// Returns the fingerprint of the key by which clients with `remoteKey` know this server; makes the key
+/// if the server has a `stateDir` and no certificate. `None` without both.
+pub fn fingerprint(config: &config::ServerConfig) -> io::Result<Option<Fingerprint>> {
+    let identity = settings::identity(config)?;
+    identity.as_ref().map(Identity::fingerprint).transpose()
+}
+
 /// Checks whether the files that `config` names can be used. The error names the one that cannot.
 pub fn check(config: &config::ServerConfig) -> io::Result<()> {
-    Settings::new(config, &Arc::default(), None)?;
+    let identity = settings::present_identity(config)?;
+    Settings::new(config, identity, &Arc::default(), None)?;
     config.api.as_ref().map(ApiPlan::new).transpose()?;
     Ok(())
 }
@@ -176,6 +187,7 @@ impl Server {
             .connection_limit
             .set(plan.connection_limits.0, plan.connection_limits.1);
         plan.restored.restore(&state);
+        state.settings.get().log_fingerprint(None);
         let mut listeners = Listeners::default();
         listeners.change(plan.listeners, |open, front| {
             accept(&state, open, front, &plan.api)
@@ -206,7 +218,9 @@ impl Server {
         state
             .connection_limit
             .set(plan.connection_limits.0, plan.connection_limits.1);
+        let before = state.settings.get().fingerprint;
         state.settings.replace(plan.settings);
+        state.settings.get().log_fingerprint(before);
         net::spawn(settings::announce(state.registry.tunnels()));
         self.listeners().change(plan.listeners, |open, front| {
             accept(state, open, front, &plan.api)

@@ -7,12 +7,12 @@ use super::users::{UnknownIds, Users};
 use crate::config::{self, AddressRules, AnyClient, Network, TlsVersion, Wire};
 use crate::current::{Current, Seen};
 use crate::logging::AccessLog;
-use crate::net::tls::{Acceptor, MinVersion};
+use crate::net::tls::{Acceptor, Fingerprint, Identity, MinVersion};
 use crate::net::Timer;
 use crate::tunnel::Tunnel;
 use std::io;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +46,8 @@ pub struct Settings {
     pub unidirectional: bool,
     /// The TLS acceptor of the `tlsAddr` listener.
     pub acceptor: Option<Acceptor>,
+    /// The fingerprint of the key of `acceptor`.
+    pub fingerprint: Option<Fingerprint>,
 }
 
 impl Settings {
@@ -61,28 +63,27 @@ impl Settings {
         first_secrets: &Arc<FirstSecrets>,
         before: Option<&Settings>,
     ) -> io::Result<Self> {
-        let mut settings = Self::new(config, first_secrets, before)?;
+        let identity = identity(config)?.filter(|_| config.tls_addr.is_some());
+        let mut settings = Self::new(config, identity, first_secrets, before)?;
         let log = config.access_log.as_ref().map(AccessLog::open);
         settings.access_log = log.transpose().map_err(io::Error::other)?;
         Ok(settings)
     }
 
     /// Reads the settings. An authAPI that is the same as `before` is kept with its connections.
-    /// The error names the file that cannot be used, or says why the authAPI cannot be asked.
+    /// `identity` is that of the `tlsAddr` listener. The error names the file that cannot be used, or
+    /// says why the authAPI cannot be asked.
     pub fn new(
         config: &config::ServerConfig,
+        identity: Option<Identity>,
         first_secrets: &Arc<FirstSecrets>,
         before: Option<&Settings>,
     ) -> io::Result<Self> {
         if let Some(before) = before {
             before.users.check_reload(config)?;
         }
-        let acceptor = match (&config.cert_file, &config.key_file) {
-            (Some(cert), Some(key)) if config.tls_addr.is_some() => {
-                Some(acceptor(cert, key, config.tls_min)?)
-            }
-            _ => None,
-        };
+        let fingerprint = identity.as_ref().map(Identity::fingerprint).transpose()?;
+        let acceptor = identity.map(|identity| acceptor(identity, config.tls_min));
         let unknown_ids = match &config.auth_api {
             Some(url) => UnknownIds::AuthApi(
                 match before.and_then(|settings| settings.users.auth_api()) {
@@ -108,12 +109,20 @@ impl Settings {
             timeout: Some(config.timeout).filter(|timeout| !timeout.is_zero()),
             udp_timeout: config.udp_timeout,
             unidirectional: config.timeout_on_unidirectional_traffic,
-            acceptor,
+            acceptor: acceptor.transpose()?,
+            fingerprint,
         })
     }
 }
 
 impl Settings {
+    /// Logs the fingerprint of the server's key unless it is the one of `before`.
+    pub fn log_fingerprint(&self, before: Option<Fingerprint>) {
+        if let Some(fingerprint) = self.fingerprint.filter(|key| Some(*key) != before) {
+            log::info!("the key of this server is {fingerprint} (remoteKey of clients)");
+        }
+    }
+
     /// Whether HTTP visitors are routed by the first label of their Host header rather than by
     /// the whole value of another header.
     pub fn routes_by_host(&self) -> bool {
@@ -121,13 +130,37 @@ impl Settings {
     }
 }
 
-/// Creates a TLS acceptor. The error names the file and its fault.
-pub fn acceptor(cert: &Path, key: &Path, min: TlsVersion) -> io::Result<Acceptor> {
+/// Returns the certificate and the key of a server: of its files, or else those that it keeps in its
+/// `stateDir`, where it makes them first if needed; `None` without both. The error names the file.
+pub fn identity(config: &config::ServerConfig) -> io::Result<Option<Identity>> {
+    match (of_files(config)?, &config.state_dir) {
+        (None, Some(directory)) => Identity::in_directory(directory).map(Some),
+        (identity, _) => Ok(identity),
+    }
+}
+
+/// Returns what [`identity`] does, but makes nothing.
+pub fn present_identity(config: &config::ServerConfig) -> io::Result<Option<Identity>> {
+    match (of_files(config)?, &config.state_dir) {
+        (None, Some(directory)) => Identity::made_in(directory),
+        (identity, _) => Ok(identity),
+    }
+}
+
+fn of_files(config: &config::ServerConfig) -> io::Result<Option<Identity>> {
+    let files = config.cert_file.as_ref().zip(config.key_file.as_ref());
+    let files = files.filter(|_| config.tls_addr.is_some());
+    let read = |(cert, key): (&PathBuf, &PathBuf)| Identity::from_files(cert, key);
+    files.map(read).transpose()
+}
+
+/// Creates a TLS acceptor. The error names certificate and key.
+pub fn acceptor(identity: Identity, min: TlsVersion) -> io::Result<Acceptor> {
     let min = match min {
         TlsVersion::Tls12 => MinVersion::Tls12,
         TlsVersion::Tls13 => MinVersion::Tls13,
     };
-    Acceptor::new(cert, key, min)
+    Acceptor::new(identity, min)
 }
 
 /// The settings in force. [`announce`] lets sessions and visitors apply changed ones.
@@ -166,6 +199,7 @@ impl Settings {
             udp_timeout: Duration::from_secs(60),
             unidirectional: false,
             acceptor: None,
+            fingerprint: None,
         }
     }
 }

@@ -51,7 +51,7 @@ fn not_effective(role: &str, line: &str) -> BTreeSet<String> {
 fn every_flag_has_its_effect() {
     let common = "-accessLog - -logFile /dev/null -logFileMaxCount 1 -logFileMaxSize 1 -logLevel warn \
         -sentryDSN http://k@h/1 -sentryDebug -sentryEnvironment e -sentryLevel warn \
-        -sentryRelease r -sentrySampleRate 0.5 -sentryServerName n -threads 2 -user u -group g -wire 2";
+        -sentryRelease r -sentrySampleRate 0.5 -sentryServerName n -stateDir d -threads 2 -user u -group g -wire 2";
     let server = "-acceptProxy 10.0.0.0/8 -addr 1 -addressConnections 1 -allow 10.0.0.0/8 -allowAnyClient -apiAddr 2 -apiCertFile c -apiHosts h -apiKeyFile k \
         -apiTLSVersion tls1.3 -authAPI http://h -certFile c -connections 1 -deny 10.0.0.0/8 -domains a.b -frontProxies 10.0.0.0/8 -hostNumber 1 \
         -hostRegex a -hostWithID -httpMUXHeader A -id i -keyFile k -reconnectDuration 1s \

@@ -1,11 +1,12 @@
 //! The identity of this process for its peers: one self-signed certificate, created on first use.
 
 use super::crypto::{Ring, SigningKeyPair};
-use super::{certificate, P2pError};
+use super::P2pError;
+use crate::net::tls::self_signed;
 use ring::digest;
 use rtc_dtls::config::{ClientAuthType, ConfigBuilder, HandshakeConfig};
 use rtc_dtls::crypto::Certificate;
-use rtc_dtls::crypto_provider::RTCCryptoProvider;
+use rtc_dtls::crypto_provider::{RTCCryptoProvider, SignatureScheme, SigningKey};
 use rtc_dtls::extension::extension_use_srtp::SrtpProtectionProfile;
 use std::sync::Arc;
 
@@ -33,7 +34,8 @@ impl Identity {
         let key = SigningKeyPair::new().map_err(|e| P2pError::new("a key", e))?;
         let mut serial = [0; 16];
         rand::fill(&mut serial);
-        let der = certificate::self_signed(&key, serial);
+        let sign = |signed: &[u8]| key.sign(SignatureScheme::EcdsaP256Sha256, signed);
+        let der = self_signed(key.public_key().bytes, serial, sign);
         let der = der.map_err(|e| P2pError::new("a certificate", e))?;
         let fingerprint = fingerprint(&der);
         let certificate = Certificate::from_signing_key(vec![der.into()], Arc::new(key));

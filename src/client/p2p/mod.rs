@@ -4,7 +4,6 @@
 //! A [`peer`] is a state machine, a [`link`] drives it, and all peers share the socket of one
 //! [`endpoint`].
 
-mod certificate;
 mod channel;
 pub(crate) mod checks;
 mod crypto;

@@ -81,7 +81,8 @@ options! {
         timeout: Duration = "90s" => ("timeout", "duration"),
         /// count a connection as silent if it has traffic in only one direction
         timeout_on_unidirectional_traffic: bool => ("timeoutOnUnidirectionalTraffic", "bool"),
-        /// listen on this address for visitors and tunnels over TLS; needs -certFile and -keyFile
+        /// listen on this address for visitors and tunnels over TLS; needs -certFile and -keyFile, or
+        /// -stateDir for a certificate that gt makes, which browsers warn of
         tls_addr: Option<ListenAddr> => ("tlsAddr", "string"),
         /// oldest TLS version for -tlsAddr: tls1.2 or tls1.3
         tls_version: TlsOption = "tls1.2" => ("tlsVersion", "string"),

@@ -1,14 +1,13 @@
 //! The accepting side of TLS: certificate, key, minimum version.
 
 use super::verify::version1_key;
-use super::{invalid, pem, provider, Conn, Socket, Stream};
+use super::{invalid, provider, Conn, Identity, Socket, Stream};
 use crate::net::runtime::costly_step;
 use crate::net::with_read_buf;
 use async_tls::pki_types::PrivateKeyDer;
 use async_tls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use async_tls::rustls::{self, version, InconsistentKeys, SupportedProtocolVersion};
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 /// The minimum TLS version of a server.
@@ -25,10 +24,13 @@ pub enum MinVersion {
 pub struct Acceptor(async_tls::TlsAcceptor);
 
 impl Acceptor {
-    /// Reads certificate and key. Errors name the file and its fault.
-    pub fn new(cert_file: &Path, key_file: &Path, min: MinVersion) -> io::Result<Self> {
-        let certificates = pem::certificates(cert_file)?;
-        let key = pem::private_key(key_file)?;
+    /// Creates the configuration of a server with this identity. The error names certificate and key.
+    pub fn new(identity: Identity, min: MinVersion) -> io::Result<Self> {
+        let Identity {
+            certificates,
+            key,
+            name,
+        } = identity;
         let advice = key_advice(&key);
         let versions: &[&SupportedProtocolVersion] = match min {
             MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
@@ -51,13 +53,7 @@ impl Acceptor {
                     None => builder.with_single_cert(certificates, key),
                 }
             })
-            .map_err(|e| {
-                invalid(format!(
-                    "using the certificate {} with the key {}: {e}{advice}",
-                    cert_file.display(),
-                    key_file.display()
-                ))
-            })?;
+            .map_err(|e| invalid(format!("using {name}: {e}{advice}")))?;
         Ok(Self(Arc::new(config).into()))
     }
 

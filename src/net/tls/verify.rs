@@ -138,6 +138,14 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
+/// Returns the public key of a certificate of any version; `None` if it cannot be read.
+pub(super) fn public_key(cert: &CertificateDer<'_>) -> Option<SubjectPublicKeyInfoDer<'static>> {
+    match ParsedCertificate::try_from(cert) {
+        Ok(parsed) => Some(parsed.subject_public_key_info()),
+        Err(_) => version1_key(cert),
+    }
+}
+
 /// Returns the public key of an X.509 version 1 certificate, of which rustls reads only the name
 /// and the key; `None` for other versions. Scripts with `openssl x509 -req` create such
 /// certificates.

@@ -300,7 +300,7 @@ mod tests {
         };
         let config = roles[0].role.server().unwrap();
         let first_secrets = Arc::default();
-        let settings = Settings::new(config, &first_secrets, None).unwrap();
+        let settings = Settings::new(config, None, &first_secrets, None).unwrap();
         let lockout = AuthLockout::new(0, Duration::ZERO);
         Arc::new(ServerState::new(settings, first_secrets, lockout).unwrap())
     }

@@ -1,8 +1,6 @@
-//! The self-signed certificate of a WebRTC end. Only key and serial number differ between ends;
-//! peers check the fingerprint alone (RFC 8827, section 6.5).
-
-use super::crypto::SigningKeyPair;
-use rtc_dtls::crypto_provider::{CryptoError, SignatureScheme, SigningKey};
+//! A self-signed certificate of a key on P-256: of a WebRTC end, and of a server without another
+//! certificate. Only key and serial number differ; peers check a fingerprint alone (RFC 8827, section
+//! 6.5, and docs/trust.md).
 
 /// DER tags in use (X.690).
 const INTEGER: u8 = 0x02;
@@ -21,8 +19,13 @@ const ECDSA_WITH_SHA256: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 
 const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
 
 /// Creates an X.509 version 3 certificate (RFC 5280, section 4.1) without a validity limit: a
-/// router's clock may be at 1970.
-pub fn self_signed(key: &SigningKeyPair, serial: [u8; 16]) -> Result<Vec<u8>, CryptoError> {
+/// router's clock may be at 1970. `point` is the uncompressed public key, and `sign` signs with
+/// ECDSA and SHA-256, in ASN.1.
+pub fn self_signed<E>(
+    point: &[u8],
+    serial: [u8; 16],
+    sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
+) -> Result<Vec<u8>, E> {
     // The serial number has to be positive and of constant length.
     let mut number = serial;
     number[0] = number[0] & 0x7f | 0x40;
@@ -42,7 +45,7 @@ pub fn self_signed(key: &SigningKeyPair, serial: [u8; 16]) -> Result<Vec<u8>, Cr
         SEQUENCE,
         &[
             &tlv(SEQUENCE, &[EC_PUBLIC_KEY, PRIME256V1]),
-            &tlv(BIT_STRING, &[&[0], key.public_key().bytes]),
+            &tlv(BIT_STRING, &[&[0], point]),
         ],
     );
     let signed = tlv(
@@ -57,7 +60,7 @@ pub fn self_signed(key: &SigningKeyPair, serial: [u8; 16]) -> Result<Vec<u8>, Cr
             &public,
         ],
     );
-    let signature = key.sign(SignatureScheme::EcdsaP256Sha256, &signed)?;
+    let signature = sign(&signed)?;
     let signature = tlv(BIT_STRING, &[&[0], &signature]);
     Ok(tlv(SEQUENCE, &[&signed, &algorithm, &signature]))
 }
@@ -80,15 +83,23 @@ fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use async_tls::rustls::pki_types::CertificateDer;
+    use async_tls::pki_types::CertificateDer;
     use async_tls::rustls::server::ParsedCertificate;
-    use rtc_dtls::crypto_provider::RTCCrypto;
+    use ring::rand::SystemRandom;
+    use ring::signature::{self, EcdsaKeyPair, KeyPair, ECDSA_P256_SHA256_ASN1_SIGNING as SIGNING};
 
     #[test]
     fn a_certificate_is_readable_by_other_implementations() {
-        let key = SigningKeyPair::new().unwrap();
+        let random = SystemRandom::new();
+        let key = EcdsaKeyPair::generate_pkcs8(&SIGNING, &random).unwrap();
+        let key = EcdsaKeyPair::from_pkcs8(&SIGNING, key.as_ref(), &random).unwrap();
+        let point = key.public_key().as_ref();
         for serial in [[0; 16], [0xff; 16]] {
-            let der = self_signed(&key, serial).unwrap();
+            let sign = |signed: &[u8]| {
+                let signature = key.sign(&random, signed)?;
+                Ok::<_, ring::error::Unspecified>(signature.as_ref().to_vec())
+            };
+            let der = self_signed(point, serial, sign).unwrap();
             ParsedCertificate::try_from(&CertificateDer::from(der.clone())).unwrap();
             // The parts, by their lengths: the signed part, the algorithm, the signature.
             assert_eq!(der[..2], [SEQUENCE, 0x82]);
@@ -102,13 +113,8 @@ mod tests {
             let (algorithm, signature) = rest.split_at(12);
             assert_eq!(algorithm, tlv(SEQUENCE, &[ECDSA_WITH_SHA256]));
             assert_eq!((signature[0], signature[2]), (BIT_STRING, 0));
-            super::super::crypto::Ring
-                .verify_signature(
-                    SignatureScheme::EcdsaP256Sha256,
-                    key.public_key(),
-                    signed,
-                    &signature[3..],
-                )
+            signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, point)
+                .verify(signed, &signature[3..])
                 .unwrap();
         }
     }

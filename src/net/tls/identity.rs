@@ -1,0 +1,201 @@
+//! The identity of a server: its certificate and the key of it, from files or made by itself. Not
+//! their use in handshakes.
+
+use super::fingerprint::Fingerprint;
+use super::self_signed::self_signed;
+use super::{fill_random, invalid, pem};
+use crate::encoding::BASE64;
+use crate::state_dir::StateDir;
+use async_tls::pki_types::pem::PemObject;
+use async_tls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use base64::Engine;
+use ring::rand::SystemRandom;
+use ring::signature::{EcdsaKeyPair, KeyPair, ECDSA_P256_SHA256_ASN1_SIGNING};
+use std::io;
+use std::path::Path;
+
+/// The file in `stateDir` with the certificate and the key that a server has made.
+const FILE: &str = "identity.pem";
+/// Number of characters in a line of PEM (RFC 7468, section 2).
+const PEM_LINE: usize = 64;
+
+/// The certificate of a server, with those that lead from it to an authority, and its key.
+pub struct Identity {
+    pub(super) certificates: Vec<CertificateDer<'static>>,
+    pub(super) key: PrivateKeyDer<'static>,
+    /// The certificate and the key, for errors.
+    pub(super) name: String,
+}
+
+impl Identity {
+    /// Reads certificate and key from two PEM files. The error names the file and its fault.
+    pub fn from_files(cert_file: &Path, key_file: &Path) -> io::Result<Self> {
+        Ok(Self {
+            certificates: pem::certificates(cert_file)?,
+            key: pem::private_key(key_file)?,
+            name: format!(
+                "the certificate {} with the key {}",
+                cert_file.display(),
+                key_file.display()
+            ),
+        })
+    }
+
+    /// Returns the identity that a server has made and keeps in this directory; makes it if there is
+    /// none. An unusable file stays as it is. The error names it.
+    pub fn in_directory(path: &Path) -> io::Result<Self> {
+        let state = StateDir::open(path)?;
+        if let Some(made) = Self::read(&state)? {
+            return Ok(made);
+        }
+        let made = Self::new()?;
+        state.write(FILE, made.to_text().as_bytes())?;
+        Ok(Self {
+            name: name_of(&state.file(FILE)),
+            ..made
+        })
+    }
+
+    /// Returns the identity that a server has made before and keeps in this directory; `None` if it
+    /// has made none. Changes nothing.
+    pub fn made_in(path: &Path) -> io::Result<Option<Self>> {
+        match path.exists() {
+            true => Self::read(&StateDir::open(path)?),
+            false => Ok(None),
+        }
+    }
+
+    fn read(state: &StateDir) -> io::Result<Option<Self>> {
+        let file = state.file(FILE);
+        let Some(text) = state.read(FILE)? else {
+            return Ok(None);
+        };
+        let made = Self::from_text(&text, &file).ok_or_else(|| {
+            invalid(format!(
+                "{} is not what gt has written there; restore it, or delete it to get another \
+                 key, which clients with remoteKey refuse until they are told of it",
+                file.display()
+            ))
+        });
+        made.map(Some)
+    }
+
+    /// Makes a key and a certificate for it, which exist in memory only.
+    pub fn new() -> io::Result<Self> {
+        let failed = |_| io::Error::other("making a key: the system has no random numbers");
+        let random = SystemRandom::new();
+        let algorithm = &ECDSA_P256_SHA256_ASN1_SIGNING;
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).map_err(failed)?;
+        let key = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random)
+            .map_err(|e| io::Error::other(format!("making a key: {e}")))?;
+        let mut serial = [0; 16];
+        fill_random(&mut serial)?;
+        let sign = |signed: &[u8]| {
+            let signature = key.sign(&random, signed).map_err(failed)?;
+            Ok::<_, io::Error>(signature.as_ref().to_vec())
+        };
+        let certificate = self_signed(key.public_key().as_ref(), serial, sign)?;
+        Ok(Self {
+            certificates: vec![certificate.into()],
+            key: PrivatePkcs8KeyDer::from(pkcs8.as_ref().to_vec()).into(),
+            name: "the certificate that gt has made".to_owned(),
+        })
+    }
+
+    /// Returns the fingerprint of the key, for `remoteKey`. Fails if the certificate cannot be read.
+    pub fn fingerprint(&self) -> io::Result<Fingerprint> {
+        let first = self.certificates.first();
+        let fingerprint = first.and_then(Fingerprint::of);
+        fingerprint.ok_or_else(|| invalid(format!("reading the key of {}", self.name)))
+    }
+
+    /// Returns the certificates, the server's own first, and the key, for another kind of TLS.
+    pub fn parts(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        (self.certificates.clone(), self.key.clone_key())
+    }
+
+    fn from_text(text: &[u8], file: &Path) -> Option<Self> {
+        let certificate = CertificateDer::from_pem_slice(text).ok()?;
+        Some(Self {
+            certificates: vec![certificate],
+            key: PrivateKeyDer::from_pem_slice(text).ok()?,
+            name: name_of(file),
+        })
+    }
+
+    /// Returns certificate and key as PEM: one file, so that they always belong together.
+    fn to_text(&self) -> String {
+        let mut text = String::new();
+        for certificate in &self.certificates {
+            text.push_str(&pem_of("CERTIFICATE", certificate));
+        }
+        text.push_str(&pem_of("PRIVATE KEY", self.key.secret_der()));
+        text
+    }
+}
+
+fn name_of(file: &Path) -> String {
+    format!("the certificate and the key in {}", file.display())
+}
+
+/// Encodes a PEM section (RFC 7468).
+fn pem_of(label: &str, der: &[u8]) -> String {
+    let mut base64 = BASE64.encode(der);
+    while base64.len() % 4 != 0 {
+        base64.push('=');
+    }
+    let mut text = format!("-----BEGIN {label}-----\n");
+    let mut rest = base64.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at_checked(PEM_LINE).unwrap_or((rest, ""));
+        text.push_str(line);
+        text.push('\n');
+        rest = more;
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Acceptor, MinVersion};
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    fn scratch(name: &str) -> PathBuf {
+        let name = format!("gt-identity-{name}-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _ = fs::remove_dir_all(&path);
+        path
+    }
+
+    #[test]
+    fn a_server_keeps_the_identity_that_it_has_made() {
+        let path = scratch("kept");
+        let made = Identity::in_directory(&path).unwrap();
+        let kept = Identity::in_directory(&path).unwrap();
+        assert_eq!(made.certificates, kept.certificates);
+        assert_eq!(made.key, kept.key);
+        assert_eq!(made.fingerprint().unwrap(), kept.fingerprint().unwrap());
+        let other = Identity::new().unwrap();
+        assert_ne!(made.fingerprint().unwrap(), other.fingerprint().unwrap());
+        assert!(Acceptor::new(kept, MinVersion::Tls13).is_ok());
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_identity_is_an_error_and_is_not_replaced() {
+        let path = scratch("damaged");
+        Identity::in_directory(&path).unwrap();
+        let file = path.join(FILE);
+        let whole = fs::read(&file).unwrap();
+        for cut in [0, 30, whole.len() / 2, whole.len() - 20] {
+            fs::write(&file, &whole[..cut]).unwrap();
+            let why = Identity::in_directory(&path).err().unwrap().to_string();
+            assert!(why.contains("delete it to get another key"), "{why}");
+            assert_eq!(fs::read(&file).unwrap(), &whole[..cut]);
+        }
+        fs::remove_dir_all(&path).unwrap();
+    }
+}
