@@ -2,12 +2,13 @@
 //! `reach`, nor the life of the tunnel after that, see `session`.
 
 use super::context::ClientContext;
+use super::hello_turn::HelloTurn;
 use super::other_protocol::OtherProtocol;
-use super::reach::{reach, silence};
+use super::reach::{reach, silence, Reached};
 use super::services::{ServerAbility, Services};
 use crate::config::Remote;
 use crate::net::http::ApiError;
-use crate::net::{timeout, tls, Conn, Timer};
+use crate::net::{timeout, tls, Conn, LinkUse, Timer};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel};
 use crate::wire::codec::{self, Answer};
 use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal};
@@ -48,11 +49,15 @@ pub enum ConnectFailure {
     Ended(io::Error),
     /// The server has not answered within this time.
     Silent(Duration),
+    /// Nothing came of one way of several within this time.
+    NoAnswer(Duration),
     /// The server has refused the client, or one of its services, with this code; the text names
     /// it.
     Refused(RejectCode, String),
     /// The server speaks GT/1, over which no service of this client can be published.
     NothingToPublish,
+    /// None of the ways to the server works.
+    NoWay(Vec<(Remote, ConnectFailure)>),
     /// The client is stopping.
     Stopped,
 }
@@ -76,6 +81,7 @@ impl fmt::Display for ConnectFailure {
             Self::Silent(patience) => {
                 write!(f, "the server did not answer the hello within {patience:?}")
             }
+            Self::NoAnswer(patience) => write!(f, "no answer within {patience:?}"),
             Self::Refused(refusal, whom) => {
                 write!(f, "the server refused {whom}: {refusal}")?;
                 match refusal {
@@ -107,19 +113,37 @@ impl fmt::Display for ConnectFailure {
                  from, for allow and deny, and has no domains, UDP or groups; nor have earlier versions of gt); \
                  update the server, or remove these options",
             ),
+            Self::NoWay(failures) => {
+                f.write_str("no way to the server works")?;
+                failures
+                    .iter()
+                    .try_for_each(|(way, failure)| write!(f, "; {way}: {failure}"))
+            }
             Self::Stopped => f.write_str("stopping"),
         }
     }
 }
 
-/// A tunnel with the services that the server was told of, and what it can publish.
-pub type Connected = (Inbox, Tunnel, Arc<Services>, ServerAbility);
+/// A tunnel that has just been opened.
+pub struct Connected {
+    /// The end of the tunnel that events come from.
+    pub inbox: Inbox,
+    /// The tunnel.
+    pub tunnel: Tunnel,
+    /// The services that the server was told of.
+    pub services: Arc<Services>,
+    /// What the server can publish.
+    pub ability: ServerAbility,
+    /// The link of this machine that the tunnel is over.
+    pub link: LinkUse,
+}
 
-/// Connects, sends the hello, and waits until the server is ready. Returns the tunnel with the
-/// services that the server was told of.
+/// Connects, sends the hello when its turn has come, and waits until the server is ready. Returns the
+/// tunnel with the services that the server was told of.
 pub async fn connect(
     context: &ClientContext,
     remote: &Remote,
+    turn: &HelloTurn,
     ability: ServerAbility,
     id: u32,
 ) -> Result<Connected, ConnectFailure> {
@@ -127,7 +151,8 @@ pub async fn connect(
         .stop
         .or(reach(context, remote, context.remote_timeout))
         .await;
-    let conn = reached.unwrap_or(Err(ConnectFailure::Stopped))?;
+    let reached = reached.unwrap_or(Err(ConnectFailure::Stopped))?;
+    let _turn = turn.take().await;
     // The client does not end meanwhile.
     let _serving = context.serving.begin();
     let stopping = async {
@@ -135,13 +160,13 @@ pub async fn connect(
         Timer::after(STOPPING_TIMEOUT).await;
         Err(ConnectFailure::Stopped)
     };
-    future::or(introduce(context, conn, ability, id), stopping).await
+    future::or(introduce(context, reached, ability, id), stopping).await
 }
 
 /// Sends the hello over a connection and waits until the server is ready.
 async fn introduce(
     context: &ClientContext,
-    conn: Conn,
+    Reached { conn, link }: Reached,
     mut ability: ServerAbility,
     id: u32,
 ) -> Result<Connected, ConnectFailure> {
@@ -186,7 +211,13 @@ async fn introduce(
     let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), already, policy);
     let ready = wait_until_ready(context, &services, &mut inbox, id);
     future::or(ready, silence(patience)).await?;
-    Ok((inbox, tunnel, services, ability))
+    Ok(Connected {
+        inbox,
+        tunnel,
+        services,
+        ability,
+        link,
+    })
 }
 
 /// Sends a GT/2 hello and reads the answer; returns it and the bytes behind it. Reports another protocol

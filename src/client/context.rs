@@ -5,7 +5,7 @@ use super::services::Services;
 use super::visitor_rules::VisitorRules;
 use crate::config::{Secret, Uplink, Wire};
 use crate::net::tls::{Connector, ServerTrust};
-use crate::net::{Shutdown, WaitGroup};
+use crate::net::{Dialer, Shutdown, WaitGroup};
 use crate::sync::{Mutex, MutexGuard};
 use crate::wire::hello::INSTANCE;
 use event_listener::Event;
@@ -18,6 +18,8 @@ pub(crate) struct ClientContext {
     pub(super) id: String,
     pub(super) secret: Secret,
     pub(super) tls: LazyTls,
+    /// How servers are reached.
+    pub(super) dialer: Arc<Dialer>,
     /// The wire versions that tunnels may use.
     pub(super) wire: Wire,
     /// Whether servers are asked where visitors come from.

@@ -9,6 +9,7 @@ mod connect;
 mod context;
 pub mod files;
 pub(crate) mod health;
+mod hello_turn;
 mod id_conflict;
 mod local_address;
 mod offered_services;
@@ -36,13 +37,14 @@ mod speed_limits;
 mod tcp_forward;
 mod visitor_conn;
 pub(crate) mod visitor_rules;
+mod ways;
 
 use crate::config::label::label;
 use crate::config::{self, Secret, Uplink};
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::logging::AccessLog;
 use crate::net::tls::{self, Connector};
-use crate::net::{timeout, Shutdown, Timer, WaitGroup};
+use crate::net::{timeout, Dialer, Shutdown, Timer, WaitGroup};
 use crate::sync::Mutex;
 use crate::wire::hello::INSTANCE;
 use context::{connector, ClientContext, LazyTls};
@@ -59,6 +61,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tcp_forward::{PlannedForward, TcpForwarder};
 use visitor_rules::VisitorRules;
+use ways::Ways;
 
 /// Time after which a client that was refused, or waits, tries again once its predecessor has begun
 /// to drain.
@@ -91,6 +94,8 @@ pub struct ClientPlan {
     secret: Secret,
     /// The servers; `None` if only the services change.
     sources: Option<Vec<ServerSource>>,
+    /// How servers are reached.
+    dialer: Arc<Dialer>,
     /// TLS for the servers that are known now.
     connector: Option<Connector>,
     p2p: P2pOptions,
@@ -128,9 +133,10 @@ impl ClientPlan {
     ) -> io::Result<Self> {
         let link = &config.link;
         let same = |client: &&Client| client.uplink == *link;
+        let dialer = Dialer::new(&link.sources, link.proxy.clone());
         let sources = match running.filter(same) {
             Some(_) => None,
-            None => Some(sources(link)?),
+            None => Some(sources(link, &dialer)?),
         };
         // A generated secret is kept, since servers may require it for the id from now on.
         let made_up =
@@ -168,6 +174,7 @@ impl ClientPlan {
             link: link.clone(),
             secret,
             sources,
+            dialer,
             connector,
             p2p: P2pOptions::new(config),
             forward: None,
@@ -176,11 +183,14 @@ impl ClientPlan {
     }
 }
 
-fn sources(link: &Uplink) -> io::Result<Vec<ServerSource>> {
-    let fixed = link.remotes.iter().cloned().map(ServerSource::Fixed);
-    let mut sources: Vec<ServerSource> = fixed.collect();
+fn sources(link: &Uplink, dialer: &Arc<Dialer>) -> io::Result<Vec<ServerSource>> {
+    let servers = config::servers(&link.remotes).into_iter();
+    let mut sources: Vec<ServerSource> = servers
+        .filter_map(Ways::new)
+        .map(ServerSource::Fixed)
+        .collect();
     if let Some(url) = &link.remote_api {
-        sources.push(ServerSource::Requested(RemoteApi::new(url)?));
+        sources.push(ServerSource::Requested(RemoteApi::new(url, dialer)?));
     }
     Ok(sources)
 }
@@ -209,6 +219,7 @@ impl Client {
                 link: link.clone(),
                 connector: Mutex::new(plan.connector),
             },
+            dialer: plan.dialer,
             wire: link.wire,
             origins: link.origins,
             instance: plan.instance,
@@ -225,8 +236,8 @@ impl Client {
         let p2p = P2p::new(context.clone(), plan.p2p, channels::ACCEPT);
         let sources = plan.sources.unwrap_or_default();
         let pools = sources.into_iter().map(|source| {
-            if let ServerSource::Fixed(remote) = &source {
-                log::info!("remote url remote={remote} stun={}", p2p.servers(""));
+            if let ServerSource::Fixed(ways) = &source {
+                log::info!("remote url remote={ways} stun={}", p2p.servers(""));
             }
             Pool::start(p2p.clone(), source)
         });

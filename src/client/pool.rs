@@ -1,15 +1,19 @@
 //! The pool of tunnels to one server: a fixed number is always kept, more are opened under load.
 
+mod better_way;
+
 use super::backoff::Backoff;
 use super::connect::{connect, ConnectFailure, Connected};
 use super::context::ClientContext;
 use super::health::ServiceHealth;
+use super::hello_turn::HelloTurn;
 use super::id_conflict::IdConflict;
 use super::p2p::P2p;
 use super::pooled_tunnel::{PooledTunnel, ReplaceReason};
 use super::remote_api::RemoteApi;
 use super::services::{ServerAbility, Services};
 use super::session::{ClientSession, SessionEvent};
+use super::ways::Ways;
 use crate::config::{Remote, Wire};
 use crate::net::{self, clock, Conn, ShardId, Shutdown, Timer};
 use crate::sync::{Mutex, MutexGuard};
@@ -47,8 +51,8 @@ pub struct Pool {
 
 /// The source of the server's address.
 pub enum ServerSource {
-    /// The configured address.
-    Fixed(Remote),
+    /// The configured addresses.
+    Fixed(Ways),
     /// The remoteAPI.
     Requested(RemoteApi),
 }
@@ -56,7 +60,7 @@ pub enum ServerSource {
 impl fmt::Display for ServerSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fixed(remote) => remote.fmt(f),
+            Self::Fixed(ways) => ways.fmt(f),
             Self::Requested(api) => api.url.fmt(f),
         }
     }
@@ -69,8 +73,8 @@ struct PoolState {
     is_started: bool,
     /// Whether a tunnel beyond those is being opened.
     growing: bool,
-    /// A server that does not support GT/2, and when that was found.
-    gt1_server: Option<(Remote, Instant)>,
+    /// Servers that do not support GT/2, by the way to them, and when that was found.
+    gt1_servers: Vec<(Remote, Instant)>,
     /// No further tunnels before this time.
     grow_again: Option<Instant>,
     last_id: u32,
@@ -113,14 +117,17 @@ impl Pool {
     async fn keep(self: Arc<Self>) {
         let mut backoff = Backoff::new(self.context.reconnect_delay);
         let mut failing = false;
+        // Whether the tunnel before this one was lost.
+        let mut is_back = false;
         while !self.context.stop.is_triggered() {
             let connected = self.connect(true, failing).await;
             self.settled.trigger();
             let delay = match connected {
                 Ok(member) => {
                     failing = false;
-                    let begun = clock::now();
-                    match member.replaced().await {
+                    let (begun, why) = self.hold(member, is_back).await;
+                    is_back = why == ReplaceReason::Lost;
+                    match why {
                         ReplaceReason::ClosedByServer => backoff.delay(),
                         // Soon, but not in a loop for a server that keeps asking.
                         ReplaceReason::Asked => {
@@ -130,6 +137,7 @@ impl Pool {
                             backoff.delay()
                         }
                         ReplaceReason::Lost => backoff.restart(),
+                        ReplaceReason::BetterWay => Duration::ZERO,
                     }
                 }
                 Err(failure) => {
@@ -174,18 +182,48 @@ impl Pool {
         kept: bool,
         quietly: bool,
     ) -> Result<Arc<PooledTunnel>, ConnectFailure> {
-        let id = {
-            let mut inner = self.lock();
-            inner.last_id = inner.last_id.wrapping_add(1);
-            inner.last_id
-        };
+        let id = self.next_id();
         let level = if quietly { Level::Debug } else { Level::Info };
         log::log!(level, "trying to connect to remote connID={id}");
-        let remote = self.context.stop.or(Box::pin(self.remote(kept))).await;
-        let remote = remote.unwrap_or(Err(ConnectFailure::Stopped))?;
-        let connected = Box::pin(self.connect_to(&remote, id)).await?;
-        let (inbox, tunnel, services, ability) = connected;
-        let member = PooledTunnel::new(id, remote, (tunnel, ability), services, kept);
+        let (remote, connected) = match &self.source {
+            ServerSource::Fixed(ways) if ways.are_several() => {
+                Box::pin(self.connect_by(ways, &ways.order(), id)).await?
+            }
+            _ => {
+                let remote = self.context.stop.or(Box::pin(self.remote(kept))).await;
+                let remote = remote.unwrap_or(Err(ConnectFailure::Stopped))?;
+                let turn = HelloTurn::default();
+                let connected = Box::pin(self.connect_to(&remote, &turn, id)).await?;
+                (remote, connected)
+            }
+        };
+        Ok(self.add(connected, remote, id, kept))
+    }
+
+    /// Returns the number of the next tunnel.
+    fn next_id(&self) -> u32 {
+        let mut inner = self.lock();
+        inner.last_id = inner.last_id.wrapping_add(1);
+        inner.last_id
+    }
+
+    /// Starts the task of a tunnel that has just been opened.
+    fn add(
+        self: &Arc<Self>,
+        connected: Connected,
+        remote: Remote,
+        id: u32,
+        kept: bool,
+    ) -> Arc<PooledTunnel> {
+        let Connected {
+            inbox,
+            tunnel,
+            services,
+            ability,
+            link,
+        } = connected;
+        log::debug!("connected to {remote}{link} connID={id}");
+        let member = PooledTunnel::new(id, (remote, link), (tunnel, ability), services, kept);
         self.lock().members.push(member.clone());
         // The services may have changed while it connected.
         member.offer(&self.context, &self.context.services());
@@ -194,7 +232,7 @@ impl Pool {
         }
         let session = ClientSession::new(self.p2p.clone(), member.clone(), inbox);
         net::spawn(self.clone().run(session));
-        Ok(member)
+        member
     }
 
     /// Serves a tunnel until it ends.
@@ -208,6 +246,9 @@ impl Pool {
                 SessionEvent::Ended => break,
             }
         }
+        if session.is_lost() {
+            session.member.link.fails();
+        }
         let id = session.member.id;
         self.lock().members.retain(|other| other.id != id);
         session.finish().await;
@@ -215,7 +256,12 @@ impl Pool {
 
     /// Connects with the version that the server supports, as far as known. A server that does not
     /// answer GT/2 is asked for GT/1 at once.
-    async fn connect_to(&self, remote: &Remote, id: u32) -> Result<Connected, ConnectFailure> {
+    pub(super) async fn connect_to(
+        &self,
+        remote: &Remote,
+        turn: &HelloTurn,
+        id: u32,
+    ) -> Result<Connected, ConnectFailure> {
         let context = &self.context;
         let version = match context.wire {
             Wire::One => Version::One,
@@ -231,24 +277,33 @@ impl Pool {
             Version::One => ServiceKinds::NONE,
             Version::Two => ServiceKinds::ALL,
         };
-        let mut result = connect(context, remote, of(version, kinds), id).await;
+        let mut result = connect(context, remote, turn, of(version, kinds), id).await;
         if let Err(ConnectFailure::LacksKinds(kinds)) = result {
             log::debug!("{remote} can publish {kinds:?} connID={id}");
-            result = connect(context, remote, of(version, kinds), id).await;
+            result = connect(context, remote, turn, of(version, kinds), id).await;
         }
         let falls_back =
             context.wire == Wire::Auto && matches!(result, Err(ConnectFailure::WrongVersion));
         if falls_back {
             log::debug!("{remote} does not speak GT/2 connID={id}");
-            result = connect(context, remote, of(Version::One, ServiceKinds::NONE), id).await;
+            result = connect(
+                context,
+                remote,
+                turn,
+                of(Version::One, ServiceKinds::NONE),
+                id,
+            )
+            .await;
         }
         match result {
             Ok(_) | Err(ConnectFailure::Refused(..)) if !falls_back => {}
             Ok(_) | Err(ConnectFailure::Refused(..)) => {
-                self.lock().gt1_server = Some((remote.clone(), clock::now()));
+                self.forget_gt1_server(remote);
+                let found = (remote.clone(), clock::now());
+                self.lock().gt1_servers.push(found);
             }
             // The server that comes back there may support GT/2.
-            Err(_) => self.lock().gt1_server = None,
+            Err(_) => self.forget_gt1_server(remote),
         }
         result
     }
@@ -256,8 +311,16 @@ impl Pool {
     /// Whether the server recently supported only GT/1.
     fn is_gt1_server(&self, remote: &Remote) -> bool {
         let inner = self.lock();
-        let old = inner.gt1_server.as_ref();
-        old.is_some_and(|(old, since)| old == remote && clock::since(*since) < GT1_MEMORY)
+        let mut old = inner.gt1_servers.iter();
+        old.any(|(old, since)| old == remote && clock::since(*since) < GT1_MEMORY)
+    }
+
+    /// Forgets that the server supported only GT/1, and those that are forgotten anyway: the remoteAPI may
+    /// name ever others.
+    fn forget_gt1_server(&self, remote: &Remote) {
+        let is_known =
+            |(old, since): &(Remote, Instant)| old != remote && clock::since(*since) < GT1_MEMORY;
+        self.lock().gt1_servers.retain(is_known);
     }
 
     /// Returns the server's address, if it can be found.
@@ -270,7 +333,7 @@ impl Pool {
     /// to the same server.
     async fn remote(&self, kept: bool) -> Result<Remote, ConnectFailure> {
         match &self.source {
-            ServerSource::Fixed(remote) => Ok(remote.clone()),
+            ServerSource::Fixed(ways) => Ok(ways.current().clone()),
             ServerSource::Requested(api) => match api.known() {
                 Some(remote) if !kept => Ok(remote),
                 _ => {

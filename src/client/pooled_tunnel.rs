@@ -5,7 +5,7 @@ use super::health::ServiceHealth;
 use super::offered_services::OfferedServices;
 use super::services::{ServerAbility, Services};
 use crate::config::Remote;
-use crate::net::Shutdown;
+use crate::net::{LinkUse, Shutdown};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::Tunnel;
 use crate::wire::frame::Signal;
@@ -17,6 +17,8 @@ pub struct PooledTunnel {
     pub id: u32,
     /// The server's address.
     pub remote: Remote,
+    /// The link of this machine that it is over.
+    pub link: LinkUse,
     /// The tunnel itself.
     pub tunnel: Tunnel,
     /// What its server can publish.
@@ -41,13 +43,15 @@ pub enum ReplaceReason {
     ClosedByServer,
     /// The tunnel has failed.
     Lost,
+    /// Another way to the server is better, or another link.
+    BetterWay,
 }
 
 impl PooledTunnel {
     /// Creates the entry of a tunnel for which the server has confirmed `services`.
     pub fn new(
         id: u32,
-        remote: Remote,
+        (remote, link): (Remote, LinkUse),
         (tunnel, ability): (Tunnel, ServerAbility),
         services: Arc<Services>,
         kept: bool,
@@ -55,6 +59,7 @@ impl PooledTunnel {
         Arc::new(Self {
             id,
             remote,
+            link,
             tunnel,
             ability,
             offered: Mutex::new(OfferedServices::new(services)),

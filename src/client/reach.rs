@@ -4,30 +4,60 @@
 use super::connect::ConnectFailure;
 use super::context::ClientContext;
 use crate::config::{Remote, Transport};
-use crate::net::{self, Conn, Timer};
+use crate::net::{Conn, LinkUse, Socket, Timer};
 use futures_lite::future;
 use std::time::Duration;
+
+/// A connection to a server.
+pub struct Reached {
+    /// The connection.
+    pub conn: Conn,
+    /// The link of this machine that it is over.
+    pub link: LinkUse,
+}
 
 /// Opens a connection to a server. Each step may take `patience`.
 pub async fn reach(
     context: &ClientContext,
     remote: &Remote,
     patience: Duration,
-) -> Result<Conn, ConnectFailure> {
-    let socket = net::dial(&remote.host, remote.port, patience)
-        .await
-        .map_err(ConnectFailure::Unreachable)?;
-    match remote.transport {
-        Transport::Tcp => Ok(Conn::from(socket)),
-        Transport::Tls => {
-            let handshake = async {
-                let connecting = context.tls.connector().map_err(ConnectFailure::Tls)?;
-                let connecting = connecting.connect(&remote.host, socket);
-                connecting.await.map_err(ConnectFailure::Tls)
-            };
-            future::or(handshake, silence(patience)).await
+) -> Result<Reached, ConnectFailure> {
+    let (conn, link) = match remote.transport {
+        Transport::Tcp => {
+            let (socket, link) = dial(context, remote, patience).await?;
+            (Conn::from(socket), link)
         }
-    }
+        Transport::Tls => {
+            let (socket, link) = dial(context, remote, patience).await?;
+            (tls(context, remote, socket, patience).await?, link)
+        }
+    };
+    Ok(Reached { conn, link })
+}
+
+/// Opens the connection of TCP that a transport has below it.
+async fn dial(
+    context: &ClientContext,
+    remote: &Remote,
+    patience: Duration,
+) -> Result<(Socket, LinkUse), ConnectFailure> {
+    let dialling = context.dialer.dial(&remote.host, remote.port, patience);
+    dialling.await.map_err(ConnectFailure::Unreachable)
+}
+
+/// Performs the handshake of TLS.
+async fn tls(
+    context: &ClientContext,
+    remote: &Remote,
+    socket: Socket,
+    patience: Duration,
+) -> Result<Conn, ConnectFailure> {
+    let handshake = async {
+        let connecting = context.tls.connector().map_err(ConnectFailure::Tls)?;
+        let connecting = connecting.connect(&remote.host, socket);
+        connecting.await.map_err(ConnectFailure::Tls)
+    };
+    future::or(handshake, silence(patience)).await
 }
 
 /// Fails when a server that was asked has been silent for `patience`.

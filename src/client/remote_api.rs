@@ -3,10 +3,11 @@
 
 use crate::config::{Remote, Url};
 use crate::net::http::{ApiClient, ApiError, ApiRequest};
-use crate::net::tls;
+use crate::net::{tls, Dialer};
 use crate::sync::{Mutex, MutexGuard};
 use serde::Deserialize;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// A client of the remoteAPI.
@@ -35,12 +36,12 @@ struct LocationResponse {
 impl RemoteApi {
     /// Creates a client of the API. Fails if the system has no certificate authorities for an
     /// `https://` URL.
-    pub fn new(url: &Url) -> io::Result<Self> {
+    pub fn new(url: &Url, dialer: &Arc<Dialer>) -> io::Result<Self> {
         let http = ApiClient::new(url.tls, &url.host, url.port)
             .map_err(|e| io::Error::new(e.kind(), format!("remoteAPI {url}: {e}")))?;
         Ok(Self {
             url: url.clone(),
-            http,
+            http: http.by(dialer.clone()),
             last: Mutex::default(),
         })
     }

@@ -92,6 +92,14 @@ impl ClientSession {
         self.inbox.conn()
     }
 
+    /// Whether the tunnel has failed on its way.
+    pub fn is_lost(&self) -> bool {
+        matches!(
+            self.end,
+            Err(SessionFailure::Lost(_) | SessionFailure::Silent(_))
+        )
+    }
+
     /// Serves the tunnel until the next event for the pool.
     pub async fn next(&mut self) -> SessionEvent {
         match self.serve().await {

@@ -432,7 +432,7 @@ impl Forwarder {
         }
         let remote = remote.ok_or(ForwardError::UnknownServer)?;
         let reached = reach(self.p2p.context(), &remote, SERVER_TIMEOUT).await;
-        let conn = reached.map_err(ForwardError::Unreachable)?;
+        let conn = reached.map_err(ForwardError::Unreachable)?.conn;
         // An IP address has no subdomains, but only the first label counts.
         let host = remote.host.replace([':', '%'], "-");
         let host = format!("{}.{host}:{}", self.config.host_prefix, remote.port);

@@ -9,6 +9,9 @@ mod password;
 #[cfg_attr(not(feature = "proxy"), path = "client/no_proxy.rs")]
 pub(crate) mod proxy;
 mod remote;
+mod remote_bind;
+mod remote_proxy;
+mod servers;
 mod service;
 mod service_ports;
 mod visitor_rate;
@@ -27,12 +30,15 @@ use super::layers::{without_p2p, Flag, Layers, OptionName, Options};
 use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::{check_length, ConfigError, Role, RoleConfig, Secret, Url, Wire};
+use crate::net::{ProxyServer, Source};
 pub use health_check::{HealthCheck, HealthProbe};
 pub use local::{Local, Scheme};
 pub(super) use options::{ClientOptions, ServiceOptions};
 pub use password::UserPassword;
 pub use proxy::{ProxyKind, Target};
 pub use remote::{Remote, Transport};
+pub use servers::servers;
+use servers::through_proxy;
 use service::{check_domains, check_ports, check_prefixes};
 pub use service::{Exposure, ServiceConfig};
 pub use visitor_rate::VisitorRate;
@@ -51,6 +57,9 @@ const OF_P2P: &[&str] = &[
     "webrtcMaxPort",
     "webrtcMinPort",
 ];
+
+/// Maximum number of interfaces and source addresses.
+const MAX_SOURCES: usize = 8;
 
 /// The checked configuration of a client.
 #[derive(Clone, Debug)]
@@ -84,8 +93,13 @@ pub struct Uplink {
     pub id: String,
     /// Secret, 1 to 200 bytes; `None` to generate one.
     pub secret: Option<Secret>,
-    /// Servers, which are all used at once; may be empty if `remote_api` is set.
+    /// Ways to servers; those of one host are ways to one server, and all servers are used at once. May be
+    /// empty if `remote_api` is set.
     pub remotes: Vec<Remote>,
+    /// The proxy through which servers and the remoteAPI are reached; `None` for none.
+    pub proxy: Option<ProxyServer>,
+    /// Interfaces and source addresses that tunnels are spread over; empty if the system chooses.
+    pub sources: Vec<Source>,
     /// URL of the API that returns the server's address.
     pub remote_api: Option<Url>,
     /// PEM file with the only certificates to trust in a server.
@@ -205,6 +219,13 @@ pub fn load(
             .filter_map(|service| service.readable_passwords(&options.remote)),
     );
 
+    let mut remotes = options.remote;
+    if options.remote_proxy.is_some() {
+        let can = |remote: &Remote| remote.transport.can_use_proxies();
+        let (usable, unused) = through_proxy(&remotes, can).map_err(fail)?;
+        warnings.extend(unused);
+        remotes = usable;
+    }
     let connections = options.remote_connections.0;
     let idle = options.remote_idle_connections.0.max(1);
     if idle > connections {
@@ -236,7 +257,9 @@ pub fn load(
         link: Uplink {
             id,
             secret,
-            remotes: options.remote,
+            remotes,
+            proxy: options.remote_proxy,
+            sources: options.remote_bind,
             remote_api: options.remote_api,
             remote_cert: options.remote_cert,
             remote_cert_insecure: options.remote_cert_insecure,
@@ -280,6 +303,12 @@ fn check(client: &ClientConfig) -> Result<(), String> {
             "There is no remote: set the address of the server, like -remote tcp://example.com:80."
                 .to_owned(),
         );
+    }
+    if client.link.sources.len() > MAX_SOURCES {
+        return Err(format!(
+            "There are {} of remoteBind, and at most {MAX_SOURCES} can be used.",
+            client.link.sources.len()
+        ));
     }
     if client.link.remote_timeout.is_zero() {
         return Err("remoteTimeout cannot be 0: a dead tunnel would never be noticed.".to_owned());

@@ -37,7 +37,7 @@ pub use account::{account, AccountConfig};
 pub use address::ListenAddr;
 #[cfg(feature = "client")]
 pub use client::{
-    ClientConfig, Exposure, HealthCheck, HealthProbe, Local, ProxyKind, Remote, Scheme,
+    servers, ClientConfig, Exposure, HealthCheck, HealthProbe, Local, ProxyKind, Remote, Scheme,
     ServiceConfig, Target, TcpForward, Transport, Uplink, UserPassword, VisitorRate, WebRtc,
     WebRtcLevel,
 };

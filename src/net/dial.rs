@@ -1,7 +1,9 @@
 //! Dialling: connects to a host by name or address.
 
+#[cfg(feature = "client")]
+use super::outbound::{LinkUse, Links};
 use super::{kernel, resolve, Socket};
-use crate::net::Timer;
+use crate::net::{race, Timer};
 use futures_lite::future;
 use std::fmt::Display;
 use std::future::Future;
@@ -10,7 +12,6 @@ use std::net::{IpAddr, SocketAddr};
 #[cfg(feature = "client")]
 use std::path::Path;
 use std::pin::Pin;
-use std::task::Poll;
 use std::time::Duration;
 
 /// Connection attempt delay (RFC 8305, section 5): the pause before the next address is tried
@@ -19,18 +20,63 @@ const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Maximum number of addresses of one name that are tried.
 const MAX_ADDRESSES: usize = 16;
 
+/// A connection that is being opened.
+pub type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<Socket>> + Send + 'a>>;
+
+/// A way to reach other hosts.
+pub trait Dial: Send + Sync {
+    /// Connects to `host`; every step may take `timeout`. The error names the step that has failed.
+    fn dial<'a>(&'a self, host: &'a str, port: u16, timeout: Duration) -> Dialling<'a>;
+}
+
+/// The way that the system takes, see [`dial`].
+pub struct Direct;
+
+impl Dial for Direct {
+    fn dial<'a>(&'a self, host: &'a str, port: u16, timeout: Duration) -> Dialling<'a> {
+        Box::pin(dial(host, port, timeout))
+    }
+}
+
 /// Connects to `host` within `timeout`. The addresses of a name are tried in parallel (RFC 8305).
 /// The error names the step that failed: the look-up, or the last address tried.
 pub async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<Socket> {
+    dial_by(host, port, timeout, connect_first).await
+}
+
+/// Connects to `host` like [`dial`], over one of these links.
+#[cfg(feature = "client")]
+pub async fn dial_over(
+    links: &Links,
+    host: &str,
+    port: u16,
+    timeout: Duration,
+) -> io::Result<(Socket, LinkUse)> {
+    if links.is_empty() {
+        return Ok((dial(host, port, timeout).await?, LinkUse::default()));
+    }
+    dial_by(host, port, timeout, |addresses| {
+        connect_over(links, addresses)
+    })
+    .await
+}
+
+/// Looks up `host` and connects to its addresses by `connect`, within `timeout`.
+async fn dial_by<T, F: Future<Output = io::Result<T>>>(
+    host: &str,
+    port: u16,
+    timeout: Duration,
+    connect: impl FnOnce(Vec<SocketAddr>) -> F,
+) -> io::Result<T> {
     let connecting = async {
         // A literal address needs no thread for the resolver.
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return connect((ip, port).into()).await;
+            return connect(vec![(ip, port).into()]).await;
         }
         let found = resolve::look_up(host).await?;
         let addresses = by_turns(&found.addresses).into_iter();
         let addresses = addresses.map(|addr| resolve::with_port(addr, port));
-        let connected = connect_first(addresses.collect()).await;
+        let connected = connect(addresses.collect()).await;
         match &found.stale {
             Some(why) => connected.map_err(|e| {
                 let why = format!("looking up {host}: {why}; its last known address: {e}");
@@ -72,7 +118,7 @@ pub async fn dial_unix(socket: &Path, timeout: Duration) -> io::Result<Socket> {
     future::or(connecting, no_answer(&shown, timeout)).await
 }
 
-async fn no_answer(whom: impl Display, timeout: Duration) -> io::Result<Socket> {
+async fn no_answer<T>(whom: impl Display, timeout: Duration) -> io::Result<T> {
     Timer::after(timeout).await;
     Err(io::Error::new(
         io::ErrorKind::TimedOut,
@@ -98,50 +144,44 @@ fn by_turns(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     mixed
 }
 
-type Attempt = Pin<Box<dyn Future<Output = io::Result<Socket>> + Send>>;
-
 /// Connects to the first address that answers. The next one is tried when one has failed, or after
 /// [`ATTEMPT_DELAY`] while earlier ones have not answered. Returns the last error if all fail.
 async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<Socket> {
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "no address to connect to");
-    let mut addresses = addresses.into_iter();
-    let mut attempts: Vec<Attempt> = Vec::new();
-    let mut delay = Timer::never();
-    let mut is_due = true;
-    std::future::poll_fn(move |cx| loop {
-        let mut at = 0;
-        while let Some(attempt) = attempts.get_mut(at) {
-            match attempt.as_mut().poll(cx) {
-                Poll::Ready(Ok(socket)) => return Poll::Ready(Ok(socket)),
-                Poll::Ready(Err(e)) => {
-                    last = e;
-                    drop(attempts.swap_remove(at));
-                    is_due = true;
-                }
-                Poll::Pending => at += 1,
-            }
-        }
-        if !is_due && Pin::new(&mut delay).poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        let Some(address) = addresses.next() else {
-            // All addresses have been tried; only pending attempts are left.
-            delay = Timer::never();
-            is_due = false;
-            if attempts.is_empty() {
-                let last = std::mem::replace(&mut last, io::ErrorKind::Other.into());
-                return Poll::Ready(Err(last));
-            }
-            return Poll::Pending;
-        };
-        attempts.push(Box::pin(connect(address)));
-        is_due = false;
-        delay = match addresses.len() {
-            0 => Timer::never(),
-            _ => Timer::after(ATTEMPT_DELAY),
-        };
-    })
-    .await
+    let attempts = addresses.into_iter().map(|addr| Box::pin(connect(addr)));
+    let (connected, errors) = race(attempts, ATTEMPT_DELAY).await;
+    connected.ok_or_else(|| last_of(errors))
+}
+
+/// Connects to the first address that answers, over the first link that leads to it: every address is
+/// tried over all links before the next one.
+#[cfg(feature = "client")]
+async fn connect_over(links: &Links, addresses: Vec<SocketAddr>) -> io::Result<(Socket, LinkUse)> {
+    let routes = links.routes(&addresses, MAX_ADDRESSES);
+    let attempts = routes.list().iter().enumerate().map(|(at, route)| {
+        Box::pin(async move {
+            let source = route.source();
+            let connecting = async {
+                let (stream, is_connected) = kernel::connect_from(route.addr, source)?;
+                established(stream, is_connected).await
+            };
+            let socket: io::Result<Socket> = connecting.await;
+            let socket = socket.map_err(|e| {
+                let why = format!("connecting to {} from {source}: {e}", route.addr);
+                io::Error::new(e.kind(), why)
+            });
+            Ok((socket?, at))
+        })
+    });
+    let (connected, errors) = race(attempts, ATTEMPT_DELAY).await;
+    match connected {
+        Some((socket, at)) => Ok((socket, routes.settle(at))),
+        None => Err(last_of(errors)),
+    }
+}
+
+fn last_of(mut errors: Vec<io::Error>) -> io::Error {
+    let none = || io::Error::new(io::ErrorKind::NotFound, "no address to connect to");
+    errors.pop().unwrap_or_else(none)
 }
 
 async fn connect(addr: SocketAddr) -> io::Result<Socket> {
@@ -150,9 +190,14 @@ async fn connect(addr: SocketAddr) -> io::Result<Socket> {
 }
 
 async fn begin(addr: SocketAddr) -> io::Result<Socket> {
-    match kernel::connect(addr)? {
-        (stream, true) => Socket::new(stream, false),
-        (stream, false) => Socket::connecting(stream).await,
+    let (stream, is_connected) = kernel::connect(addr)?;
+    established(stream, is_connected).await
+}
+
+async fn established(stream: kernel::TcpStream, is_connected: bool) -> io::Result<Socket> {
+    match is_connected {
+        true => Socket::new(stream, false),
+        false => Socket::connecting(stream).await,
     }
 }
 

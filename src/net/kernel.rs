@@ -7,6 +7,8 @@
 pub use std::net::{TcpListener, TcpStream};
 pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+#[cfg(feature = "client")]
+use super::outbound::Source;
 use crate::sync::Mutex;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -96,6 +98,19 @@ pub fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 /// Begins to connect. The flag tells whether the connection is established already, as it is within
 /// one machine.
 pub fn connect(addr: SocketAddr) -> io::Result<(TcpStream, bool)> {
+    begin_to_connect(addr, |_| Ok(()))
+}
+
+/// Begins to connect like [`connect`], from this interface or address.
+#[cfg(feature = "client")]
+pub fn connect_from(addr: SocketAddr, source: &Source) -> io::Result<(TcpStream, bool)> {
+    begin_to_connect(addr, |socket| bind_to(socket, source))
+}
+
+fn begin_to_connect(
+    addr: SocketAddr,
+    prepare: impl FnOnce(&RawSocket) -> io::Result<()>,
+) -> io::Result<(TcpStream, bool)> {
     let domain = Domain::for_address(addr);
     let raw = RawSocket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     raw.set_tcp_nodelay(true)?;
@@ -103,12 +118,52 @@ pub fn connect(addr: SocketAddr) -> io::Result<(TcpStream, bool)> {
         // A peer on this machine cannot vanish silently.
         raw.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
     }
+    prepare(&raw)?;
     match rustix::net::connect(&raw, &addr) {
         Ok(()) | Err(Errno::INPROGRESS) => {}
         Err(e) => return Err(e.into()),
     }
     let is_established = raw.peer_addr().is_ok();
     Ok((raw.into(), is_established))
+}
+
+/// Lets a socket that is not connected yet send from this interface or address only. The error says what
+/// to do.
+#[cfg(feature = "client")]
+pub fn bind_to(socket: &RawSocket, source: &Source) -> io::Result<()> {
+    match source {
+        Source::Interface(name) => bind_to_interface(socket, name),
+        Source::Address(ip) => {
+            let addr = SocketAddr::from((*ip, 0));
+            socket.bind(&addr.into())
+        }
+    }
+}
+
+/// The interface and not its address: the kernel then takes a route by way of it, while an address
+/// changes nothing but the address that packets come from (socket(7), `SO_BINDTODEVICE`).
+#[cfg(all(feature = "client", any(target_os = "linux", target_os = "android")))]
+fn bind_to_interface(socket: &RawSocket, name: &str) -> io::Result<()> {
+    let bound = socket.bind_device(Some(name.as_bytes()));
+    bound.map_err(|e| {
+        let why = match Errno::from_io_error(&e) {
+            Some(Errno::NODEV) => "there is no such interface",
+            Some(Errno::PERM) => {
+                "Linux before 5.7 demands CAP_NET_RAW for an interface; write its address in remoteBind"
+            }
+            _ => return e,
+        };
+        io::Error::new(e.kind(), why)
+    })
+}
+
+#[cfg(all(
+    feature = "client",
+    not(any(target_os = "linux", target_os = "android"))
+))]
+fn bind_to_interface(_: &RawSocket, _: &str) -> io::Result<()> {
+    let why = "only Linux can be told an interface; write its address in remoteBind";
+    Err(io::Error::new(io::ErrorKind::Unsupported, why))
 }
 
 /// Connects to a Unix socket: a path, or `@` and a name for an abstract one. `None` if too many others

@@ -20,6 +20,9 @@ mod listen;
 #[cfg(not(feature = "sim"))]
 mod netlink;
 mod network_of;
+#[cfg(feature = "client")]
+mod outbound;
+mod race;
 mod read_buf;
 mod resolve;
 #[cfg(feature = "sim")]
@@ -56,16 +59,19 @@ pub use datagrams::RecordReader;
 #[cfg(feature = "server")]
 pub use datagrams::{DatagramPath, DatagramQueue, Datagrams, Flow};
 pub use delivery::Delivery;
-pub use dial::dial;
 #[cfg(all(feature = "client", feature = "proxy"))]
 pub use dial::dial_first;
 #[cfg(feature = "client")]
 pub use dial::dial_unix;
+pub use dial::{dial, Dial, Dialling, Direct};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use interfaces::{interface_addresses, InterfaceAddress};
 pub use kernel::{accept_failures, random};
 pub use listen::{listen, Listener};
 pub use network_of::network_of;
+#[cfg(feature = "client")]
+pub use outbound::{Dialer, LinkUse, ProxyLogin, ProxyProtocol, ProxyServer, Source};
+pub use race::race;
 pub use read_buf::with_read_buf;
 #[cfg(test)]
 pub use read_buf::READ;

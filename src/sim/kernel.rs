@@ -1,6 +1,7 @@
 //! What gt takes from the kernel, by this thread's world: the items of `net/kernel.rs`.
 
 use super::{process, world};
+use crate::net::Source;
 use rustix::io::Errno;
 use std::any::Any;
 use std::fmt;
@@ -251,6 +252,11 @@ pub fn look_up(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 pub fn connect(addr: SocketAddr) -> io::Result<(TcpStream, bool)> {
     let (number, is_established) = world::with(|world| world.connect(addr))?;
     Ok((TcpStream(OwnedFd(number)), is_established))
+}
+
+/// A host of the world has one link.
+pub fn connect_from(addr: SocketAddr, _: &Source) -> io::Result<(TcpStream, bool)> {
+    connect(addr)
 }
 
 /// There are no Unix sockets.

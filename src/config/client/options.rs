@@ -14,6 +14,7 @@ use super::webrtc::WebRtcLevel;
 use crate::config::layers::options;
 use crate::config::value::{Bounded, Value};
 use crate::config::{Domain, ListenAddr, Network, Secret, Url};
+use crate::net::{ProxyServer, Source};
 use crate::wire::proxy_protocol::ProxyVersion;
 
 options! {
@@ -24,10 +25,14 @@ options! {
         /// delay after a failed attempt to connect; each further failure doubles it, up to 1m0s
         reconnect_delay: Duration = "5s" => ("reconnectDelay", "duration"),
         /// the server: tcp://host:port (default port 80) or tls://host:port (default port 443); tcp://
-        /// may be left out; may be given several times to use several servers at once
+        /// may be left out; may be given several times: those of one host name are ways to one server, and
+        /// several servers are used at once
         remote: Vec<Remote> => ("remote", "value"),
         /// the URL of an HTTP service that returns the address of the server
         remote_api: Option<Url> => ("remoteAPI", "string"),
+        /// the interface or the source address of tunnels, like eth1 or 192.0.2.7; may be given several
+        /// times to spread tunnels over them
+        remote_bind: Vec<Source> => ("remoteBind", "value"),
         /// the certificate of a tls:// server, or of its authority, to trust; a PEM file
         remote_cert: Option<PathBuf> => ("remoteCert", "string"),
         /// accept any certificate; an attacker between the two ends can then read and change everything
@@ -36,6 +41,9 @@ options! {
         remote_connections: Bounded<1, 10> = "3" => ("remoteConnections", "uint"),
         /// number of tunnels to keep open when idle, 1 to -remoteConnections
         remote_idle_connections: Bounded<0, 10> = "1" => ("remoteIdleConnections", "uint"),
+        /// the proxy through which servers and the remoteAPI are reached: http://user:password@host:port
+        /// (default port 3128) or socks5://user:password@host:port (default port 1080)
+        remote_proxy: Option<ProxyServer> => ("remoteProxy", "string"),
         /// a STUN server for peer connections, host:port; may be given several times
         remote_stun: Vec<String> => ("remoteSTUN", "value"),
         /// close a tunnel that is silent for this time

@@ -35,6 +35,13 @@ impl Transport {
         }
     }
 
+    /// Whether it can go through a proxy.
+    pub fn can_use_proxies(self) -> bool {
+        match self {
+            Self::Tcp | Self::Tls => true,
+        }
+    }
+
     /// Returns the port of an address that has none.
     fn default_port(self) -> u16 {
         match self {

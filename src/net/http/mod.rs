@@ -12,7 +12,7 @@ mod tests;
 pub use response::Response;
 
 use super::tls::{Connector, ServerTrust};
-use super::{dial, Conn};
+use super::{Conn, Dial, Direct};
 use crate::net::Timer;
 use futures_lite::future;
 use idle::IdleConnections;
@@ -74,6 +74,7 @@ pub struct ApiClient {
     connector: Option<Connector>,
     host: String,
     port: u16,
+    dialer: Arc<dyn Dial>,
     idle: Arc<IdleConnections>,
 }
 
@@ -101,8 +102,15 @@ impl ApiClient {
             connector,
             host: host.to_owned(),
             port,
+            dialer: Arc::new(Direct),
             idle: Arc::default(),
         })
+    }
+
+    /// Lets the client reach the API in another way than directly.
+    #[cfg(feature = "client")]
+    pub fn by(self, dialer: Arc<dyn Dial>) -> Self {
+        Self { dialer, ..self }
     }
 
     /// Sends a request and returns the body of the response, within `patience`. A request that finds
@@ -140,7 +148,7 @@ impl ApiClient {
     }
 
     async fn connect(&self, patience: Duration) -> io::Result<Conn> {
-        let socket = dial(&self.host, self.port, patience).await?;
+        let socket = self.dialer.dial(&self.host, self.port, patience).await?;
         match &self.connector {
             Some(connector) => connector
                 .connect(&self.host, socket)

@@ -1,0 +1,12 @@
+//! What a proxy has answered, as far as it has come. Not the protocols.
+
+/// A proxy's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer<T> {
+    /// At least this number of bytes is missing.
+    Part(usize),
+    /// The whole answer, and its length in bytes.
+    Whole(T, usize),
+    /// The answer is not one of this protocol.
+    Wrong(&'static str),
+}

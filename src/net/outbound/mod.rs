@@ -1,0 +1,86 @@
+//! Connections to servers: from which of this machine's links they start, and through which proxy they go.
+//! Not what is said on them.
+
+mod answer;
+mod http_connect;
+mod links;
+mod proxy;
+mod socks;
+
+#[cfg(any(test, fuzzing))]
+pub(crate) use answer::Answer;
+#[cfg(any(test, fuzzing))]
+pub(crate) use http_connect::parse as parse_connect_answer;
+pub use links::{LinkUse, Links, Source};
+pub use proxy::{ProxyLogin, ProxyProtocol, ProxyServer};
+#[cfg(any(test, fuzzing))]
+pub(crate) use socks::{parse as parse_socks_answer, SocksStep};
+
+use super::{dial, Dial, Dialling, Socket};
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Connects to servers: over this machine's links in turn, and through a proxy, as far as they are
+/// configured.
+#[derive(Default)]
+pub struct Dialer {
+    links: Links,
+    proxy: Option<ProxyServer>,
+}
+
+impl Dialer {
+    /// Creates a dialer. Without `sources` the system chooses the link of a connection.
+    pub fn new(sources: &[Source], proxy: Option<ProxyServer>) -> Arc<Self> {
+        Arc::new(Self {
+            links: Links::new(sources),
+            proxy,
+        })
+    }
+
+    /// Whether there are several links to choose from.
+    pub fn has_choice(&self) -> bool {
+        self.links.has_choice()
+    }
+
+    /// Whether a tunnel over `link` would better be opened anew, since another link has less to carry.
+    pub fn is_uneven(&self, link: &LinkUse) -> bool {
+        self.links.is_uneven(link)
+    }
+
+    /// Connects to `host`; every step may take `timeout`. Returns the link that the connection is over,
+    /// which counts as used while the second value lives. The error names the step that has failed.
+    pub async fn dial(
+        &self,
+        host: &str,
+        port: u16,
+        timeout: Duration,
+    ) -> io::Result<(Socket, LinkUse)> {
+        let Some(proxy) = &self.proxy else {
+            return dial::dial_over(&self.links, host, port, timeout).await;
+        };
+        let near = |e: io::Error| io::Error::new(e.kind(), format!("the proxy {proxy}: {e}"));
+        let dialling = dial::dial_over(&self.links, &proxy.host, proxy.port, timeout);
+        let (mut socket, link) = dialling.await.map_err(near)?;
+        match proxy.open(&mut socket, host, port, timeout).await {
+            Ok(()) => Ok((socket, link)),
+            Err(e) => Err(near(e)),
+        }
+    }
+}
+
+impl Dial for Dialer {
+    fn dial<'a>(&'a self, host: &'a str, port: u16, timeout: Duration) -> Dialling<'a> {
+        Box::pin(async move {
+            let (socket, _) = self.dial(host, port, timeout).await?;
+            Ok(socket)
+        })
+    }
+}
+
+/// Returns the address that `host` is, if it is one and not a name. A zone belongs to an address of this
+/// machine's links, and no proxy knows it.
+fn literal(host: &str) -> Option<IpAddr> {
+    host.parse().ok()
+}
