@@ -14,6 +14,8 @@ mod ice;
 #[cfg(feature = "import")]
 mod import;
 mod net;
+#[cfg(feature = "client")]
+mod outbound;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod p2p;
 #[cfg(all(feature = "client", feature = "password"))]
@@ -40,6 +42,8 @@ pub use ice::ice_stun;
 #[cfg(feature = "import")]
 pub use import::import_files;
 pub use net::{datagrams, http_answer, http_requests};
+#[cfg(feature = "client")]
+pub use outbound::proxy_answers;
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use p2p::{resets, signaling};
 #[cfg(all(feature = "client", feature = "password"))]

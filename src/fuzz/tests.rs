@@ -137,7 +137,7 @@ mod promises_of_every_gt {
 
 #[cfg(feature = "client")]
 mod promises_of_the_client {
-    hold!(files health_status locals visitor_fields);
+    hold!(files health_status locals proxy_answers visitor_fields);
 }
 
 #[cfg(feature = "import")]

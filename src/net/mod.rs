@@ -21,7 +21,7 @@ mod listen;
 mod netlink;
 mod network_of;
 #[cfg(feature = "client")]
-mod outbound;
+pub(crate) mod outbound;
 mod race;
 mod read_buf;
 mod resolve;

@@ -95,6 +95,7 @@ pub fn parse(step: SocksStep, bytes: &[u8]) -> Answer<u8> {
                     missing => Answer::Part(missing),
                 }
             }
+            [] => Answer::Part(1),
             // Up to the first byte of the address, which may be its length.
             rest => Answer::Part(4usize.saturating_sub(rest.len())),
         },
