@@ -16,6 +16,7 @@ pub mod dnsmasq;
 pub mod events;
 pub mod faults;
 pub mod filed;
+pub mod forwarder;
 pub mod gt;
 pub mod haproxy;
 pub mod hello;
