@@ -363,6 +363,7 @@ impl Client {
     /// Ends the waits before the next attempts to connect. Running attempts go on, and the delays
     /// after further failures do not start over.
     pub fn wake(&self) {
+        self.context.dialer.retry_links();
         self.context.retry.notify(usize::MAX);
     }
 

@@ -249,6 +249,7 @@ impl Pool {
         if session.is_lost() {
             session.member.link.fails();
         }
+        session.member.link.end();
         let id = session.member.id;
         self.lock().members.retain(|other| other.id != id);
         session.finish().await;

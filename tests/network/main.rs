@@ -5,6 +5,8 @@ mod common;
 
 #[cfg(all(feature = "server", feature = "client"))]
 mod black_hole;
+#[cfg(all(feature = "server", feature = "client"))]
+mod links;
 #[cfg(feature = "p2p")]
 mod nat;
 #[cfg(all(feature = "server", feature = "client"))]

@@ -5,6 +5,7 @@ use crate::net::clock;
 use crate::sync::Mutex;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -84,26 +85,42 @@ impl Link {
 
 /// The use of a link by one connection; none if the system has chosen it.
 #[derive(Default)]
-pub struct LinkUse(Option<Arc<Link>>);
+pub struct LinkUse {
+    link: Option<Arc<Link>>,
+    is_over: AtomicBool,
+}
 
 impl LinkUse {
     fn of(link: &Arc<Link>) -> Self {
         let mut state = link.state.lock();
         state.uses = state.uses.saturating_add(1);
         drop(state);
-        Self(Some(link.clone()))
+        Self {
+            link: Some(link.clone()),
+            is_over: AtomicBool::new(false),
+        }
     }
 
     /// Notes that the connection has failed: new ones begin over other links.
     pub fn fails(&self) {
-        if let Some(link) = &self.0 {
+        if let Some(link) = &self.link {
             link.fails();
+        }
+    }
+
+    /// Notes that the connection carries nothing any more.
+    pub fn end(&self) {
+        if let Some(link) = &self.link {
+            if !self.is_over.swap(true, Ordering::Relaxed) {
+                let mut state = link.state.lock();
+                state.uses = state.uses.saturating_sub(1);
+            }
         }
     }
 
     /// Whether both are of the same link.
     pub fn is_same(&self, other: &LinkUse) -> bool {
-        match (&self.0, &other.0) {
+        match (&self.link, &other.link) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (one, other) => one.is_none() && other.is_none(),
         }
@@ -112,17 +129,14 @@ impl LinkUse {
 
 impl Drop for LinkUse {
     fn drop(&mut self) {
-        if let Some(link) = &self.0 {
-            let mut state = link.state.lock();
-            state.uses = state.uses.saturating_sub(1);
-        }
+        self.end();
     }
 }
 
 impl fmt::Display for LinkUse {
     /// Writes ` from ` and the link, or nothing.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
+        match &self.link {
             Some(link) => write!(f, " from {}", link.source),
             None => Ok(()),
         }
@@ -167,6 +181,13 @@ impl Links {
         self.0.is_empty()
     }
 
+    /// Forgets which links have failed: something has changed.
+    pub fn retry(&self) {
+        for link in &self.0 {
+            link.state.lock().failed = None;
+        }
+    }
+
     /// Whether there are several to choose from.
     pub fn has_choice(&self) -> bool {
         self.0.len() > 1
@@ -198,7 +219,7 @@ impl Links {
     /// Whether a connection over `link` would better be over another one, which works and has at least two
     /// fewer.
     pub fn is_uneven(&self, link: &LinkUse) -> bool {
-        let Some(uses) = link.0.as_ref().map(|link| link.uses()) else {
+        let Some(uses) = link.link.as_ref().map(|link| link.uses()) else {
             return false;
         };
         self.0
@@ -294,8 +315,8 @@ mod tests {
         assert!(links.is_uneven(&a) && a.is_same(&more));
         let b = LinkUse::of(&links.0[1]);
         assert!(!links.is_uneven(&a) && !links.is_uneven(&b) && !a.is_same(&b));
-        drop(b);
-        LinkUse(Some(links.0[1].clone())).fails();
+        b.end();
+        LinkUse::of(&links.0[1]).fails();
         assert!(!links.is_uneven(&a));
         assert!(!links.is_uneven(&LinkUse::default()));
     }

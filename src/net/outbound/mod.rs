@@ -44,6 +44,11 @@ impl Dialer {
         self.links.has_choice()
     }
 
+    /// Lets links that have failed be tried again at once.
+    pub fn retry_links(&self) {
+        self.links.retry();
+    }
+
     /// Whether a tunnel over `link` would better be opened anew, since another link has less to carry.
     pub fn is_uneven(&self, link: &LinkUse) -> bool {
         self.links.is_uneven(link)
