@@ -39,6 +39,8 @@ pub enum ConnectFailure {
     Unreachable(io::Error),
     /// The TLS handshake has failed.
     Tls(io::Error),
+    /// The server has not granted the WebSocket for the tunnel, for this reason.
+    NoWebSocket(String),
     /// The server does not support this version of the wire protocol.
     WrongVersion,
     /// The server cannot publish all kinds of services that the hello has, but these.
@@ -70,6 +72,11 @@ impl fmt::Display for ConnectFailure {
             }
             Self::Unreachable(e) => write!(f, "cannot reach the server: {e}"),
             Self::Tls(e) => write!(f, "cannot speak TLS with the server: {e}{}", tls::advice(e)),
+            Self::NoWebSocket(why) => write!(
+                f,
+                "cannot open a WebSocket to the server: {why}; check that the path in remote is the server's \
+                 wsPath, and that proxies on the way let WebSockets through"
+            ),
             Self::WrongVersion => f.write_str(
                 "the server does not speak GT/2, and wire is 2; set it to auto, or to 1",
             ),

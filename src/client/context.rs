@@ -27,6 +27,8 @@ pub(crate) struct ClientContext {
     /// What distinguishes this client from others with its id; `None` if there can be none.
     pub(super) instance: Option<[u8; INSTANCE]>,
     pub(super) remote_timeout: Duration,
+    /// Whether tunnels use the congestion control BBR.
+    pub(super) bbr: bool,
     pub(super) reconnect_delay: Duration,
     /// Maximum number of tunnels to one server.
     pub(super) connections: usize,

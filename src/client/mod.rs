@@ -38,13 +38,15 @@ mod tcp_forward;
 mod visitor_conn;
 pub(crate) mod visitor_rules;
 mod ways;
+#[cfg_attr(not(feature = "ws"), path = "no_websocket.rs")]
+mod websocket;
 
 use crate::config::label::label;
 use crate::config::{self, Secret, Uplink};
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::logging::AccessLog;
 use crate::net::tls::{self, Connector};
-use crate::net::{timeout, Dialer, Shutdown, Timer, WaitGroup};
+use crate::net::{self, timeout, Dialer, Shutdown, Timer, WaitGroup};
 use crate::sync::Mutex;
 use crate::wire::hello::INSTANCE;
 use context::{connector, ClientContext, LazyTls};
@@ -160,6 +162,9 @@ impl ClientPlan {
             (true, Some(known)) => Some(known),
             (true, None) => Some(new_instance()?),
         };
+        if link.bbr {
+            net::warn_without_bbr();
+        }
         // Reports an unusable file now, not when the first tunnel needs it.
         let connector = match link
             .remotes
@@ -224,6 +229,7 @@ impl Client {
             origins: link.origins,
             instance: plan.instance,
             remote_timeout: link.remote_timeout,
+            bbr: link.bbr,
             reconnect_delay: link.reconnect_delay,
             connections: link.connections,
             idle_connections: link.idle_connections.max(1),

@@ -3,6 +3,7 @@
 
 use super::connect::ConnectFailure;
 use super::context::ClientContext;
+use super::websocket;
 use crate::config::{Remote, Transport};
 use crate::net::{Conn, LinkUse, Socket, Timer};
 use futures_lite::future;
@@ -22,27 +23,33 @@ pub async fn reach(
     remote: &Remote,
     patience: Duration,
 ) -> Result<Reached, ConnectFailure> {
-    let (conn, link) = match remote.transport {
-        Transport::Tcp => {
-            let (socket, link) = dial(context, remote, patience).await?;
-            (Conn::from(socket), link)
-        }
-        Transport::Tls => {
-            let (socket, link) = dial(context, remote, patience).await?;
-            (tls(context, remote, socket, patience).await?, link)
+    let Reached { conn, link } = reach_as_visitor(context, remote, patience).await?;
+    let conn = match remote.transport {
+        Transport::Tcp | Transport::Tls => conn,
+        Transport::Ws | Transport::Wss => {
+            let upgrade = websocket::upgrade(conn, remote);
+            future::or(upgrade, silence(patience)).await?
         }
     };
     Ok(Reached { conn, link })
 }
 
-/// Opens the connection of TCP that a transport has below it.
-async fn dial(
+/// Opens a connection to a server as its visitors do: without what carries tunnels alone.
+pub async fn reach_as_visitor(
     context: &ClientContext,
     remote: &Remote,
     patience: Duration,
-) -> Result<(Socket, LinkUse), ConnectFailure> {
+) -> Result<Reached, ConnectFailure> {
     let dialling = context.dialer.dial(&remote.host, remote.port, patience);
-    dialling.await.map_err(ConnectFailure::Unreachable)
+    let (socket, link) = dialling.await.map_err(ConnectFailure::Unreachable)?;
+    if context.bbr {
+        socket.use_bbr();
+    }
+    let conn = match remote.transport.is_secure() {
+        false => Conn::from(socket),
+        true => tls(context, remote, socket, patience).await?,
+    };
+    Ok(Reached { conn, link })
 }
 
 /// Performs the handshake of TLS.

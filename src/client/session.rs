@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
+/// Longest silence of a tunnel in a WebSocket, after which its client pings: proxies on the way close
+/// what is silent for longer, many after 30 s.
+const WEBSOCKET_PING_INTERVAL: Duration = Duration::from_secs(20);
 /// Maximum number of unanswered pings.
 const MAX_UNANSWERED_PINGS: u32 = 3;
 /// Time that a failed tunnel has to tell the server.
@@ -212,7 +215,10 @@ impl ClientSession {
             // A server answers a ping on a draining tunnel with close, which would end it.
             return Ok(Duration::ZERO);
         }
-        let interval = patience / 2;
+        let interval = match self.member.remote.transport.is_websocket() {
+            true => WEBSOCKET_PING_INTERVAL.min(patience / 2),
+            false => patience / 2,
+        };
         let pinged = self.last_ping.until(Tick::now());
         if silence <= pinged {
             // Something has come since, which answers them all.

@@ -11,7 +11,7 @@ use super::p2p::sdp::{self, Description};
 use super::p2p::signaling::{chunk, reflexive, SignalingResponse, RELAY};
 use super::p2p::{begin, carry, ChannelConn, P2p, P2pError, LABEL};
 use super::pool::Pool;
-use super::reach::reach;
+use super::reach::reach_as_visitor;
 use crate::config::TcpForward;
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::{self, clock, timeout, Conn, Listener, Shutdown};
@@ -431,7 +431,7 @@ impl Forwarder {
             }
         }
         let remote = remote.ok_or(ForwardError::UnknownServer)?;
-        let reached = reach(self.p2p.context(), &remote, SERVER_TIMEOUT).await;
+        let reached = reach_as_visitor(self.p2p.context(), &remote, SERVER_TIMEOUT).await;
         let conn = reached.map_err(ForwardError::Unreachable)?.conn;
         // An IP address has no subdomains, but only the first label counts.
         let host = remote.host.replace([':', '%'], "-");

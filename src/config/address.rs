@@ -102,6 +102,12 @@ pub fn host_port(text: &str) -> Option<(String, Option<u16>)> {
     Some((host.to_owned(), port))
 }
 
+/// Whether a text is a path as it stands in a URL (RFC 3986, section 3.3), without a query.
+pub fn is_path(text: &str) -> bool {
+    let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&byte);
+    text.starts_with('/') && text.bytes().all(usual)
+}
+
 /// Whether a text has only characters of host names and IPv4 addresses. Letters outside ASCII are
 /// left to the resolver.
 fn is_host(text: &str) -> bool {

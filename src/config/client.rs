@@ -120,6 +120,8 @@ pub struct Uplink {
     pub origins: bool,
     /// Whether there are services of groups, so that others with the same id may be connected, too.
     pub groups: bool,
+    /// Whether tunnels use the congestion control BBR where the kernel has it.
+    pub bbr: bool,
 }
 
 /// A local listener that forwards each connection to another client.
@@ -273,6 +275,7 @@ pub fn load(
                     .iter()
                     .any(|service| service.needs_origins_for().is_some()),
             groups: services.iter().any(|service| service.group.is_some()),
+            bbr: common.bbr,
         },
         services,
         stun: options.remote_stun,

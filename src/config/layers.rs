@@ -377,12 +377,35 @@ pub(super) fn without_p2p(
     flags: &[Flag],
     document: Option<&Document>,
 ) -> Vec<String> {
-    if cfg!(feature = "p2p") {
-        return Vec::new();
+    match cfg!(feature = "p2p") {
+        true => Vec::new(),
+        false => without("p2p", table, flags, document),
     }
+}
+
+/// Returns a warning for each option in `table` that is set, if this program was built without `ws`.
+#[cfg(feature = "server")]
+pub(super) fn without_ws(
+    table: &[&str],
+    flags: &[Flag],
+    document: Option<&Document>,
+) -> Vec<String> {
+    match cfg!(feature = "ws") {
+        true => Vec::new(),
+        false => without("ws", table, flags, document),
+    }
+}
+
+/// Returns a warning for each option in `table` that is set: this program was built without `feature`.
+fn without(
+    feature: &str,
+    table: &[&str],
+    flags: &[Flag],
+    document: Option<&Document>,
+) -> Vec<String> {
     let names = set(table, flags, document).into_iter();
     names
-        .map(|name| format!("{name} is set, but this gt was built without the feature p2p"))
+        .map(|name| format!("{name} is set, but this gt was built without the feature {feature}"))
         .collect()
 }
 

@@ -52,6 +52,7 @@ pub use secret::Secret;
 #[cfg(feature = "server")]
 pub use server::{
     AnyClient, ApiConfig, HostRules, Limits, PortLimits, PortRule, ServerConfig, TlsVersion, User,
+    WsPlace,
 };
 pub use url::Url;
 use value::Scalar;

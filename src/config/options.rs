@@ -16,6 +16,9 @@ options! {
     pub struct CommonOptions {
         /// write a line about each connection of a visitor, at its end, to this file; - for the log
         access_log: Option<AccessLogTarget> => ("accessLog", "string"),
+        /// use the congestion control BBR for tunnels, and at the server for visitors, in place of the
+        /// system's: much faster where packets get lost on the way, as on radio links
+        bbr: bool => ("bbr", "bool"),
         /// the group to run as, with -user (default: the user's own)
         group: Option<String> => ("group", "string"),
         /// write the log to this file instead of stderr

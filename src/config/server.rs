@@ -5,6 +5,7 @@ mod options;
 mod overlap;
 mod tls;
 mod users;
+mod ws_place;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,7 +17,7 @@ use super::account::AccountConfig;
 use super::address::{ListenAddr, FIRST_FREE_PORT};
 use super::file::{error, Document};
 use super::foreign::Content;
-use super::layers::{without_p2p, Flag, Layers, OptionName, Options};
+use super::layers::{without_p2p, without_ws, Flag, Layers, OptionName, Options};
 use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::value::{given, Value};
@@ -28,9 +29,12 @@ use tls::TlsOption;
 pub use tls::TlsVersion;
 pub use users::User;
 use users::{UserEntry, UsersConfig};
+pub use ws_place::WsPlace;
 
 /// Options that need the feature `p2p`.
 const OF_P2P: &[&str] = &["stunAddr"];
+/// Options that need the feature `ws`.
+const OF_WS: &[&str] = &["wsPath"];
 /// Options that may also be set in the section `host:`, and their keys there.
 const OF_HOST: [(&str, &str); 3] = [
     ("hostNumber", "number"),
@@ -101,6 +105,10 @@ pub struct ServerConfig {
     pub threads: usize,
     /// Versions of the wire that tunnels may use.
     pub wire: Wire,
+    /// Where tunnels in WebSockets are taken; `None` for nowhere.
+    pub ws: Option<WsPlace>,
+    /// Whether connections use the congestion control BBR where the kernel has it.
+    pub bbr: bool,
 }
 
 impl ServerConfig {
@@ -174,6 +182,7 @@ pub fn names() -> impl Iterator<Item = &'static OptionName> {
 /// Reads and checks the configuration of a server.
 pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, ConfigError> {
     let mut warnings = without_p2p(OF_P2P, flags, document);
+    warnings.extend(without_ws(OF_WS, flags, document));
     let (mut sections, mut file) = (Vec::new(), ServerFile::default());
     if let Some(document) = document {
         let mut unknown;
@@ -320,6 +329,8 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         }),
         stun_addr: options.stun_addr,
         wire: common.wire,
+        ws: options.ws_path.0,
+        bbr: common.bbr,
     };
     let udp_timeout = server.udp_timeout.as_secs();
     if !(1..=3600).contains(&udp_timeout) {

@@ -248,6 +248,17 @@ impl Conn {
         }
     }
 
+    /// See [`Socket::congestion`].
+    #[cfg(feature = "server")]
+    pub fn congestion(&self) -> Option<String> {
+        match self {
+            Self::Plain(socket) => socket.congestion(),
+            Self::Tls(tls) => lock(tls).get_ref().0.congestion(),
+            Self::Layered(layer) => layer.below().congestion(),
+            Self::Datagrams(_) => None,
+        }
+    }
+
     /// See [`Socket::probe`].
     pub fn probe(&self, often: bool) {
         match self {

@@ -268,6 +268,43 @@ pub fn limit_unsent(stream: &TcpStream, bytes: u32) {
     let _ = (stream, bytes);
 }
 
+/// Sets the congestion control of a TCP connection, or of those that a listener will accept. Fails if the
+/// kernel does not have it, as all but Linux do.
+pub fn set_congestion(socket: impl AsFd, name: &str) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return Ok(rustix::net::sockopt::set_tcp_congestion(socket, name)?);
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = (socket, name);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Returns the congestion control of a TCP socket, where it can be asked.
+pub fn congestion(socket: impl AsFd) -> Option<String> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    return rustix::net::sockopt::tcp_congestion(socket).ok();
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let _ = socket;
+        None
+    }
+}
+
+/// Returns the congestion control that new TCP sockets have.
+pub fn usual_congestion() -> Option<String> {
+    congestion(unused_socket().ok()?)
+}
+
+/// Whether the kernel has a congestion control, or can load it.
+pub fn try_congestion(name: &str) -> io::Result<()> {
+    set_congestion(unused_socket()?, name)
+}
+
+fn unused_socket() -> io::Result<RawSocket> {
+    RawSocket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))
+}
+
 /// Sets whether the kernel probes an idle peer every second (`often`) or at the usual interval.
 pub fn probe(stream: &TcpStream, often: bool) {
     let keepalive = if often {

@@ -6,6 +6,7 @@ pub mod bridge;
 #[cfg(any(feature = "server", feature = "p2p"))]
 mod carry;
 pub mod clock;
+mod congestion;
 mod conn;
 mod datagrams;
 mod delivery;
@@ -41,11 +42,16 @@ pub mod tls;
 mod token_bucket;
 #[cfg(all(feature = "client", feature = "proxy"))]
 mod visitor_names;
+#[cfg(feature = "ws")]
+pub(crate) mod websocket;
 
 #[cfg(feature = "sim")]
 pub(crate) use crate::sim::kernel;
 #[cfg(any(feature = "server", feature = "p2p"))]
 pub use carry::carry;
+pub use congestion::warn_without_bbr;
+#[cfg(feature = "server")]
+pub use congestion::{congestion_of_new, set_bbr};
 #[cfg(all(test, feature = "server"))]
 pub use conn::tests::Flood;
 #[cfg(all(test, any(feature = "server", feature = "p2p")))]

@@ -4,6 +4,8 @@
 //! having emptied the socket, and the next read first waits for an event. The same applies to short
 //! writes.
 
+#[cfg(feature = "client")]
+use super::congestion;
 #[cfg(feature = "server")]
 use super::kernel::AsFd;
 #[cfg(any(feature = "server", test))]
@@ -257,6 +259,18 @@ impl Socket {
     /// Returns what the kernel knows of the delivery of written bytes, where it can be asked.
     pub fn delivery(&self) -> Option<Delivery> {
         kernel::delivery(self.source.get_ref())
+    }
+
+    /// Lets the connection use the congestion control BBR where the kernel has it.
+    #[cfg(feature = "client")]
+    pub fn use_bbr(&self) {
+        congestion::use_bbr(self.source.get_ref());
+    }
+
+    /// Returns the congestion control of the connection, where the kernel can be asked.
+    #[cfg(feature = "server")]
+    pub fn congestion(&self) -> Option<String> {
+        kernel::congestion(self.source.get_ref())
     }
 
     /// Sets whether the kernel probes an idle peer every second (`often`) or at the usual interval.

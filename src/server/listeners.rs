@@ -171,6 +171,14 @@ impl Listeners {
         }
     }
 
+    /// Sets whether new connections of visitors and tunnels use the congestion control BBR, which accepted
+    /// ones have from their listener.
+    pub fn set_bbr(&self, bbr: bool) {
+        let is_api = |open: &&OpenListener| open.purpose == Purpose::Api;
+        let open = self.0.iter().filter(|open| !is_api(open));
+        open.for_each(|open| net::set_bbr(&*open.listener, bbr));
+    }
+
     /// Returns the sockets to hand over to the child process.
     pub fn share(&self) -> Vec<Outgoing> {
         let share = |open: &OpenListener| -> Outgoing {

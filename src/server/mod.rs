@@ -34,6 +34,8 @@ mod state;
 pub(crate) mod stun;
 mod transfer;
 mod udp_port;
+#[cfg_attr(not(feature = "ws"), path = "no_upgrade.rs")]
+mod upgrade;
 mod users;
 mod visitor;
 
@@ -192,6 +194,7 @@ impl Server {
         listeners.change(plan.listeners, |open, front| {
             accept(&state, open, front, &plan.api)
         });
+        listeners.set_bbr(state.settings.get().bbr);
         let mut stun = Stun::default();
         stun.change(plan.stun, &state);
         Ok(Self {
@@ -222,9 +225,14 @@ impl Server {
         state.settings.replace(plan.settings);
         state.settings.get().log_fingerprint(before);
         net::spawn(settings::announce(state.registry.tunnels()));
-        self.listeners().change(plan.listeners, |open, front| {
+        let mut listeners = self.listeners();
+        listeners.change(plan.listeners, |open, front| {
             accept(state, open, front, &plan.api)
         });
+        let bbr = state.settings.get().bbr;
+        listeners.set_bbr(bbr);
+        drop(listeners);
+        state.registry.set_bbr(bbr);
         self.stun().change(plan.stun, state);
     }
 

@@ -83,6 +83,14 @@ impl PortSocket {
         }
     }
 
+    /// Sets whether new visitors use the congestion control BBR.
+    pub fn set_bbr(&self, bbr: bool) {
+        match self {
+            Self::Tcp(listener) => net::set_bbr(&**listener, bbr),
+            Self::Udp(_) => {}
+        }
+    }
+
     /// Notes whether another process has the socket, too.
     fn set_shared(&self, shared: bool) {
         match self {
@@ -358,6 +366,11 @@ impl PortListener {
     /// Whether the port satisfies a request: the same request, or the same number.
     pub fn answers(&self, request: PortRequest) -> bool {
         self.request == request || self.id() == request.id()
+    }
+
+    /// Sets whether new visitors use the congestion control BBR.
+    pub fn set_bbr(&self, bbr: bool) {
+        self.listener.set_bbr(bbr);
     }
 
     /// Shares the port with another process, for which it stays open when this is dropped.

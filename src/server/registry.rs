@@ -704,6 +704,13 @@ impl Registry {
         }
     }
 
+    /// Sets whether new visitors of the clients' ports use the congestion control BBR.
+    pub fn set_bbr(&self, bbr: bool) {
+        let inner = self.lock();
+        let ports = inner.clients.values().flat_map(|client| &client.ports);
+        ports.for_each(|port| port.set_bbr(bbr));
+    }
+
     /// Closes all ports in this process; another one that shares them keeps them open.
     pub fn close_ports(&self) {
         let mut inner = self.lock();

@@ -4,11 +4,11 @@
 use super::auth_api::AuthApi;
 use super::first_secrets::FirstSecrets;
 use super::users::{UnknownIds, Users};
-use crate::config::{self, AddressRules, AnyClient, Network, TlsVersion, Wire};
+use crate::config::{self, AddressRules, AnyClient, Network, TlsVersion, Wire, WsPlace};
 use crate::current::{Current, Seen};
 use crate::logging::AccessLog;
 use crate::net::tls::{Acceptor, Fingerprint, Identity, MinVersion};
-use crate::net::Timer;
+use crate::net::{self, Timer};
 use crate::tunnel::Tunnel;
 use std::io;
 use std::net::IpAddr;
@@ -48,6 +48,10 @@ pub struct Settings {
     pub acceptor: Option<Acceptor>,
     /// The fingerprint of the key of `acceptor`.
     pub fingerprint: Option<Fingerprint>,
+    /// Where tunnels in WebSockets are taken.
+    pub ws: Option<WsPlace>,
+    /// Whether connections use the congestion control BBR.
+    pub bbr: bool,
 }
 
 impl Settings {
@@ -98,6 +102,9 @@ impl Settings {
                 }
             },
         };
+        if config.bbr {
+            net::warn_without_bbr();
+        }
         Ok(Self {
             users: Users::new(&config.users, unknown_ids, &config.limits),
             wire: config.wire,
@@ -111,6 +118,8 @@ impl Settings {
             unidirectional: config.timeout_on_unidirectional_traffic,
             acceptor: acceptor.transpose()?,
             fingerprint,
+            ws: config.ws.clone(),
+            bbr: config.bbr,
         })
     }
 }
@@ -200,6 +209,8 @@ impl Settings {
             unidirectional: false,
             acceptor: None,
             fingerprint: None,
+            ws: None,
+            bbr: false,
         }
     }
 }

@@ -5,7 +5,9 @@ use super::error_page::ErrorPage;
 use super::handshake::Handshake;
 use super::incoming::{read_more, AcceptedConn, Incoming, ListenerKind};
 use super::registry::{domain_of, HostKind};
+use super::settings::Settings;
 use super::state::ServerState;
+use super::upgrade::{self, Upgrade};
 use super::{client_hello, error_page, http_head, session};
 use crate::config::label::ascii;
 use crate::net::tls::{self, Acceptor};
@@ -41,6 +43,8 @@ pub fn serve_tls(
 /// The result of sniffing a connection.
 enum Sniffed {
     Tunnel(Version),
+    /// A tunnel in a WebSocket.
+    Upgrade(Upgrade),
     Visitor(VisitorRequest),
 }
 
@@ -81,12 +85,14 @@ impl Incoming {
         async move {
             let request = match timeout_at(self.deadline, self.sniff(&conn)).await {
                 Some(Sniffed::Tunnel(version)) => {
-                    self.head.drain(..2);
-                    let mut handshake = Box::new(Handshake::new(version));
-                    let hello =
-                        timeout_at(self.deadline, handshake.read_hello(&mut self, &conn)).await;
-                    drop(handshake);
-                    return Box::pin(session::serve(self, conn, version, hello)).await;
+                    return Box::pin(self.serve_tunnel(conn, version)).await
+                }
+                Some(Sniffed::Upgrade(upgrade)) => {
+                    let upgraded = Box::pin(self.upgrade(conn, upgrade)).await;
+                    if let Some((conn, version)) = upgraded {
+                        Box::pin(self.serve_tunnel(conn, version)).await;
+                    }
+                    return;
                 }
                 Some(Sniffed::Visitor(request)) => request,
                 None if self.is_http() && !self.head.is_empty() => {
@@ -96,6 +102,15 @@ impl Incoming {
             };
             Box::pin(self.forward_or_answer(conn, request)).await;
         }
+    }
+
+    /// Serves a tunnel, whose first bytes are in the head.
+    async fn serve_tunnel(mut self, conn: Arc<Conn>, version: Version) {
+        self.head.drain(..2);
+        let mut handshake = Box::new(Handshake::new(version));
+        let hello = timeout_at(self.deadline, handshake.read_hello(&mut self, &conn)).await;
+        drop(handshake);
+        Box::pin(session::serve(self, conn, version, hello)).await;
     }
 
     /// Answers a plain HTTP request on a TLS listener with an error.
@@ -137,19 +152,24 @@ impl Incoming {
 
     /// Parses the bytes read so far; `None` if more are needed.
     fn parse(&self) -> Option<Sniffed> {
-        match self.head.as_slice() {
-            [] | [MAGIC] => return None,
-            [MAGIC, version, ..] => {
-                let version = Version::from_byte(*version);
-                let spoken = version.filter(|version| self.settings.wire.allows(*version));
-                let unknown =
-                    VisitorRequest::Unroutable("a tunnel of a version that is not enabled");
-                return Some(spoken.map_or(Sniffed::Visitor(unknown), Sniffed::Tunnel));
-            }
-            _ => {}
+        if matches!(self.head.as_slice(), [] | [MAGIC, ..]) {
+            let unknown = VisitorRequest::Unroutable("a tunnel of a version that is not enabled");
+            let version = tunnel_version(&self.head, &self.settings)?;
+            return Some(version.map_or(Sniffed::Visitor(unknown), Sniffed::Tunnel));
         }
         let request = if self.is_http() {
-            match http_head::find(&self.head, &self.settings.mux_header) {
+            let found = http_head::find(&self.head, &self.settings.mux_header);
+            if found != http_head::HeadResult::More {
+                match upgrade::requested(&self.head, self.settings.ws.as_ref()) {
+                    Some(Ok(upgrade)) => return Some(Sniffed::Upgrade(upgrade)),
+                    Some(Err(why)) => {
+                        let bad = VisitorRequest::Invalid(ErrorPage::BadRequest(why));
+                        return Some(Sniffed::Visitor(bad));
+                    }
+                    None => {}
+                }
+            }
+            match found {
                 http_head::HeadResult::More => return None,
                 http_head::HeadResult::Value(value) => {
                     let name = match self.settings.routes_by_host() {
@@ -187,6 +207,19 @@ impl Incoming {
             VisitorRequest::Nameless => error_page::no_such_server_name(&conn).await,
             VisitorRequest::Unroutable(why) => log::debug!("{peer}: {why}"),
         }
+    }
+}
+
+/// Returns the version of a tunnel that begins with these bytes; `None` if more are needed, `Some(None)`
+/// if they are not a tunnel's, or its version is not enabled.
+pub fn tunnel_version(head: &[u8], settings: &Settings) -> Option<Option<Version>> {
+    match head {
+        [] | [MAGIC] => None,
+        [MAGIC, version, ..] => {
+            let version = Version::from_byte(*version);
+            Some(version.filter(|version| settings.wire.allows(*version)))
+        }
+        _ => Some(None),
     }
 }
 

@@ -205,7 +205,7 @@ impl Incoming {
     }
 
     /// Whether the connection comes from a proxy that the server trusts.
-    fn is_of_front(&self) -> bool {
+    pub fn is_of_front(&self) -> bool {
         let addr = self.peer.ip();
         let mut fronts = self.settings.front_proxies.iter();
         self.is_http() && fronts.any(|fronts| fronts.contains(addr))

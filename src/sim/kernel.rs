@@ -338,6 +338,26 @@ pub fn delivery(stream: &TcpStream) -> Option<crate::net::Delivery> {
     world::with(|world| world.delivery(stream.0 .0))
 }
 
+/// Fails: the simulated network has no congestion.
+pub fn set_congestion(_: impl AsFd, _: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Returns `None`.
+pub fn congestion(_: impl AsFd) -> Option<String> {
+    None
+}
+
+/// Returns `None`.
+pub fn usual_congestion() -> Option<String> {
+    None
+}
+
+/// Fails.
+pub fn try_congestion(_: &str) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// Does nothing: no descriptor of the world blocks.
 pub fn set_nonblocking(_: &OwnedFd) -> io::Result<()> {
     Ok(())

@@ -234,6 +234,12 @@ impl Tunnel {
         lock(&self.0).round_trip.get()
     }
 
+    /// Returns the congestion control of the tunnel's connection, where the kernel can be asked.
+    #[cfg(feature = "server")]
+    pub fn congestion(&self) -> Option<String> {
+        self.0.conn.upgrade()?.congestion()
+    }
+
     /// Starts the graceful end: the tunnel takes no new streams, and those that are open may
     /// finish.
     pub fn close(&self) {

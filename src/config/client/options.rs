@@ -24,9 +24,10 @@ options! {
         id: Option<String> => ("id", "string"),
         /// delay after a failed attempt to connect; each further failure doubles it, up to 1m0s
         reconnect_delay: Duration = "5s" => ("reconnectDelay", "duration"),
-        /// the server: tcp://host:port (default port 80) or tls://host:port (default port 443); tcp://
-        /// may be left out; may be given several times: those of one host name are ways to one server, and
-        /// several servers are used at once
+        /// the server: tcp://host:port (default port 80), tls://host:port (default port 443), or in a
+        /// WebSocket ws://host:port/path and wss://host:port/path (default path /gt); tcp:// may be left
+        /// out; may be given several times: those of one host name are ways to one server, and several
+        /// servers are used at once
         remote: Vec<Remote> => ("remote", "value"),
         /// the URL of an HTTP service that returns the address of the server
         remote_api: Option<Url> => ("remoteAPI", "string"),

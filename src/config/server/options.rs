@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::limits::Pattern;
 use super::tls::TlsOption;
+use super::ws_place::WsPlace;
 use crate::config::layers::options;
 use crate::config::value::{Scalar, Value};
 use crate::config::PortRange;
@@ -92,6 +93,9 @@ options! {
         udp_timeout: Duration = "1m0s" => ("udpTimeout", "duration"),
         /// a yaml file of users: their ids, each with a secret and limits
         users: Option<PathBuf> => ("users", "string"),
+        /// take tunnels in WebSockets at this path of -addr and -tlsAddr, for clients with ws:// or
+        /// wss:// servers: /path for all hosts, host/path for one; "" to disable
+        ws_path: Value<WsPlace> = "/gt" => ("wsPath", "string"),
     }
 }
 

@@ -42,6 +42,9 @@ struct ListedClient<'a> {
     streams_total: u64,
     bytes_up: u64,
     bytes_down: u64,
+    /// The congestion controls of the tunnels.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    congestion: &'a [String],
     /// The shortest round-trip time of the tunnels in milliseconds.
     rtt: Option<f64>,
 }
@@ -99,6 +102,7 @@ impl<'a> ListedClient<'a> {
             streams_total: sum.traffic.streams,
             bytes_up: sum.traffic.received,
             bytes_down: sum.traffic.sent,
+            congestion: &client.congestion,
             rtt: sum.round_trip.map(milliseconds),
         }
     }

@@ -27,6 +27,14 @@ pub fn page(state: &ServerState) -> String {
         "Time since the server started.",
     );
     page.sample(&[], clock::since(state.started).as_secs());
+    page.family(
+        "gt_congestion_control",
+        "gauge",
+        "Congestion control of new TCP connections, by name (bbr).",
+    );
+    if let Some(name) = net::congestion_of_new(state.settings.get().bbr) {
+        page.sample(&[("name", &name)], 1);
+    }
     page.family("gt_clients", "gauge", "Clients with a tunnel.");
     page.sample(&[], snapshot.all.clients);
     page.totals("gt", "", [(None, snapshot.all)].into_iter());

@@ -52,6 +52,8 @@ pub struct ClientStats {
     pub down: Vec<String>,
     /// The names that it shares with other clients, sorted.
     pub shared: Vec<SharedName>,
+    /// The congestion controls of its tunnels, sorted; only in the order by id.
+    pub congestion: Vec<String>,
 }
 
 /// Sums over one or several clients.
@@ -130,6 +132,9 @@ impl Registry {
             TUNNELS_READ.with(|count| count.set(count.get() + 1));
             if let Some(stats) = clients.get_mut(*at) {
                 stats.totals.tunnel(tunnel);
+                if order == SnapshotOrder::ById {
+                    stats.congestion.extend(tunnel.congestion());
+                }
             }
         }
         drop(tunnels);
@@ -194,6 +199,8 @@ impl Registry {
             stats.udp_ports.sort_unstable();
             stats.udp_ports.dedup();
             stats.down.sort_unstable();
+            stats.congestion.sort_unstable();
+            stats.congestion.dedup();
             stats
                 .shared
                 .sort_unstable_by(|a, b| (&a.name, a.tls).cmp(&(&b.name, b.tls)));
@@ -259,6 +266,7 @@ impl ClientStats {
             udp_ports: Vec::new(),
             down: Vec::new(),
             shared: Vec::new(),
+            congestion: Vec::new(),
         }
     }
 }

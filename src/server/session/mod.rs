@@ -758,7 +758,9 @@ impl ServerSession {
 
     /// Accepts visitors on the client's ports.
     fn serve_ports(&self, opened: Vec<ports::OpenedPort>) {
+        let bbr = self.state.settings.get().bbr;
         for port in opened {
+            port.listener.set_bbr(bbr);
             log::info!(
                 "Listening {} id={} addr={}",
                 port.listener.protocol(),

@@ -1,0 +1,329 @@
+//! The request that turns an HTTP connection into a WebSocket, and its answer (RFC 6455, section 4),
+//! with the sub-protocol of tunnels. Not what follows.
+
+#[cfg(feature = "client")]
+use crate::net::tls;
+use base64::prelude::{Engine, BASE64_STANDARD};
+use httparse::{Header, Status};
+use ring::digest::{digest, SHA1_FOR_LEGACY_USE_ONLY};
+#[cfg(feature = "client")]
+use std::{fmt, io};
+
+/// The sub-protocol of tunnels.
+const PROTOCOL: &str = "gt";
+/// What is appended to a key before it is hashed (RFC 6455, section 1.3).
+const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+/// Maximum number of headers of a request or an answer.
+const MAX_HEADERS: usize = 64;
+/// Maximum length of an answer's head in bytes.
+#[cfg(feature = "client")]
+const MAX_ANSWER: usize = 16 * 1024;
+/// Length of a key in bytes, before it is encoded.
+const KEY: usize = 16;
+
+/// Returns what proves that a server has read a key.
+fn accept_of(key: &str) -> String {
+    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes());
+    BASE64_STANDARD.encode(hash)
+}
+
+/// Returns the values of all headers with this name.
+fn values<'a>(headers: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a str> {
+    let named = headers
+        .iter()
+        .filter(move |header| header.name.eq_ignore_ascii_case(name));
+    named
+        .filter_map(|header| std::str::from_utf8(header.value).ok())
+        .map(str::trim)
+}
+
+/// Returns the items of all lists with this name.
+fn items<'a>(headers: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a str> {
+    values(headers, name)
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+fn has_item(headers: &[Header<'_>], name: &str, item: &str) -> bool {
+    items(headers, name).any(|it| it.eq_ignore_ascii_case(item))
+}
+
+/// A request for a tunnel in a WebSocket.
+#[cfg(feature = "server")]
+#[derive(Debug, PartialEq, Eq)]
+pub struct UpgradeRequest {
+    /// What the answer proves to have read.
+    pub accept: String,
+    /// Length of the head in bytes.
+    pub length: usize,
+}
+
+#[cfg(feature = "server")]
+impl UpgradeRequest {
+    /// Parses a complete head. `None` if it does not ask for a WebSocket with the sub-protocol of tunnels
+    /// at this path, and of this host if there is one; the error says what is wrong with one that does.
+    pub fn parse(
+        head: &[u8],
+        path: &str,
+        host: Option<&str>,
+    ) -> Option<Result<Self, &'static str>> {
+        // Of other requests nothing more is looked at.
+        let rest = head.strip_prefix(b"GET ")?.strip_prefix(path.as_bytes())?;
+        rest.strip_prefix(b" HTTP/1.1\r\n")?;
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        let Ok(Status::Complete(length)) = request.parse(head) else {
+            return None;
+        };
+        let headers = &*request.headers;
+        let is_asked = |host: &str| {
+            let mut named = values(headers, "host");
+            let name = named.next().and_then(|it| it.split(':').next());
+            name.is_some_and(|name| name.eq_ignore_ascii_case(host)) && named.next().is_none()
+        };
+        if !host.is_none_or(is_asked)
+            || !has_item(headers, "upgrade", "websocket")
+            || !items(headers, "sec-websocket-protocol").any(|it| it == PROTOCOL)
+        {
+            return None;
+        }
+        Some(accept(headers).map(|accept| Self { accept, length }))
+    }
+}
+
+/// Checks the headers of a request for a tunnel. Returns what proves to have read its key.
+#[cfg(feature = "server")]
+fn accept(headers: &[Header<'_>]) -> Result<String, &'static str> {
+    if !has_item(headers, "connection", "upgrade") {
+        return Err("a WebSocket needs the header Connection: Upgrade");
+    }
+    if !values(headers, "sec-websocket-version").eq(["13"]) {
+        return Err("a WebSocket needs the header Sec-WebSocket-Version: 13");
+    }
+    if values(headers, "content-length").any(|length| length != "0")
+        || values(headers, "transfer-encoding").next().is_some()
+    {
+        return Err("a request for a WebSocket has no body");
+    }
+    let mut keys = values(headers, "sec-websocket-key");
+    let (Some(key), None) = (keys.next(), keys.next()) else {
+        return Err("a WebSocket needs one header Sec-WebSocket-Key");
+    };
+    match BASE64_STANDARD.decode(key) {
+        Ok(bytes) if bytes.len() == KEY => Ok(accept_of(key)),
+        _ => Err("Sec-WebSocket-Key is not 16 bytes in base64"),
+    }
+}
+
+/// Returns the answer to a request that is granted.
+#[cfg(feature = "server")]
+pub fn response(accept: &str) -> String {
+    format!(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {PROTOCOL}\r\n\r\n"
+    )
+}
+
+/// The client's side of the request.
+#[cfg(feature = "client")]
+pub struct ClientHandshake {
+    key: String,
+}
+
+/// What a server has answered so far.
+#[cfg(feature = "client")]
+#[derive(Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The head is incomplete.
+    More,
+    /// The WebSocket begins behind this number of bytes.
+    Granted(usize),
+    /// There is no tunnel.
+    Refused(Refusal),
+}
+
+/// Why there is no tunnel in a WebSocket.
+#[cfg(feature = "client")]
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The answer has this status in place of 101.
+    Status(u16),
+    /// The answer is not one of HTTP.
+    NotHttp,
+    /// The answer is one to another request, or of a WebSocket without tunnels.
+    Other(&'static str),
+}
+
+#[cfg(feature = "client")]
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "the answer was {status} in place of 101"),
+            Self::NotHttp => f.write_str("the answer was not HTTP"),
+            Self::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+#[cfg(feature = "client")]
+impl ClientHandshake {
+    /// Makes up a key. Fails if the system has no random numbers.
+    pub fn new() -> io::Result<Self> {
+        let mut key = [0; KEY];
+        tls::fill_random(&mut key)?;
+        Ok(Self {
+            key: BASE64_STANDARD.encode(key),
+        })
+    }
+
+    /// Returns the request, for a path of a host. `host` may have a port.
+    pub fn request(&self, host: &str, path: &str) -> String {
+        format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: gt\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Protocol: {PROTOCOL}\r\n\r\n",
+            self.key
+        )
+    }
+
+    /// Parses the bytes of the answer that have come.
+    pub fn answer(&self, bytes: &[u8]) -> Answer {
+        let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+        let mut response = httparse::Response::new(&mut headers);
+        let length = match response.parse(bytes) {
+            Ok(Status::Complete(length)) => length,
+            Ok(Status::Partial) if bytes.len() < MAX_ANSWER => return Answer::More,
+            Ok(Status::Partial) | Err(_) => return Answer::Refused(Refusal::NotHttp),
+        };
+        match response.code {
+            Some(101) => {}
+            Some(status) => return Answer::Refused(Refusal::Status(status)),
+            None => return Answer::Refused(Refusal::NotHttp),
+        }
+        let headers = &*response.headers;
+        if !has_item(headers, "upgrade", "websocket")
+            || !values(headers, "sec-websocket-accept").eq([accept_of(&self.key).as_str()])
+        {
+            return Answer::Refused(Refusal::Other("the answer was to another request"));
+        }
+        if !values(headers, "sec-websocket-protocol").eq([PROTOCOL]) {
+            return Answer::Refused(Refusal::Other("its WebSocket is not for tunnels"));
+        }
+        Answer::Granted(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_answered_as_the_specification_s_example() {
+        // RFC 6455, section 1.3.
+        let accept = accept_of("dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[cfg(all(feature = "client", feature = "server"))]
+    #[test]
+    fn a_client_s_request_is_granted_by_a_server() {
+        let handshake = ClientHandshake::new().unwrap();
+        let request = handshake.request("gt.example.com:8080", "/gt");
+        let bytes = [request.as_bytes(), b"frames"].concat();
+        for host in [None, Some("gt.example.com")] {
+            let parsed = UpgradeRequest::parse(&bytes, "/gt", host).unwrap().unwrap();
+            assert_eq!(parsed.length, request.len());
+            let answer = response(&parsed.accept);
+            for cut in 0..answer.len() {
+                assert_eq!(handshake.answer(&answer.as_bytes()[..cut]), Answer::More);
+            }
+            let bytes = format!("{answer}frames");
+            assert_eq!(
+                handshake.answer(bytes.as_bytes()),
+                Answer::Granted(answer.len())
+            );
+        }
+        for (path, host) in [
+            ("/g", None),
+            ("/gt/", None),
+            ("/", None),
+            ("/gt", Some("a.example.com")),
+        ] {
+            assert_eq!(
+                UpgradeRequest::parse(&bytes, path, host),
+                None,
+                "{path} {host:?}"
+            );
+        }
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn only_requests_for_tunnels_are_taken_and_bad_ones_are_explained() {
+        const GOOD: &str = "GET /gt HTTP/1.1\r\nHost: a\r\nUpgrade: WebSocket\r\n\
+            Connection: keep-alive, upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: chat, gt\r\n\r\n";
+        let parse = |from: &str, to: &str| {
+            assert!(GOOD.contains(from), "{from}");
+            UpgradeRequest::parse(GOOD.replacen(from, to, 1).as_bytes(), "/gt", None)
+        };
+        assert!(parse("", "").unwrap().is_ok());
+        for (from, to) in [
+            ("GET", "POST"),
+            ("HTTP/1.1", "HTTP/1.0"),
+            ("/gt", "/gt?a"),
+            ("chat, gt", "chat"),
+            ("chat, gt", "GT"),
+            ("Sec-WebSocket-Protocol: chat, gt\r\n", ""),
+            ("WebSocket", "h2c"),
+            ("Host: a", "Host a"),
+            ("\r\n\r\n", "\r\n"),
+        ] {
+            assert_eq!(parse(from, to), None, "{from} {to}");
+        }
+        for (from, to, why) in [
+            ("keep-alive, upgrade", "keep-alive", "Connection"),
+            ("13", "8", "Version"),
+            ("dGhl", "dGhldGhl", "Key"),
+            ("dGhl", "!", "Key"),
+            ("Sec-WebSocket-Key", "X", "Key"),
+            ("Host: a", "Host: a\r\nContent-Length: 5", "body"),
+            ("Host: a", "Host: a\r\nTransfer-Encoding: chunked", "body"),
+        ] {
+            let refused = parse(from, to).unwrap().unwrap_err();
+            assert!(refused.contains(why), "{from} {to}: {refused}");
+        }
+    }
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn an_answer_without_a_tunnel_is_refused_with_its_reason() {
+        let handshake = ClientHandshake {
+            key: "dGhlIHNhbXBsZSBub25jZQ==".to_owned(),
+        };
+        for (answer, why) in [
+            ("HTTP/1.1 404 Not Found\r\n\r\n", "404"),
+            ("HTTP/1.1 502\r\nServer: x\r\n\r\n<html>", "502"),
+            ("SSH-2.0-x\r\n", "not HTTP"),
+            (
+                "HTTP/1.1 101 x\r\nUpgrade: websocket\r\n\r\n",
+                "another request",
+            ),
+            (
+                "HTTP/1.1 101 x\r\nUpgrade: websocket\r\n\
+                 Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+                "not for tunnels",
+            ),
+        ] {
+            let Answer::Refused(refusal) = handshake.answer(answer.as_bytes()) else {
+                panic!("{answer}");
+            };
+            assert!(refusal.to_string().contains(why), "{refusal}");
+        }
+        let long = format!("HTTP/1.1 101 x\r\nA: {}", "x".repeat(MAX_ANSWER));
+        assert_eq!(
+            handshake.answer(long.as_bytes()),
+            Answer::Refused(Refusal::NotHttp)
+        );
+    }
+}
