@@ -30,6 +30,8 @@ mod server;
 mod stun;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "ws")]
+mod websocket;
 mod wire;
 
 #[cfg(feature = "client")]
@@ -56,6 +58,8 @@ pub use sctp::sctp_chunks;
 pub use server::{client_hello, http_head, proxy_header};
 #[cfg(all(feature = "server", feature = "p2p"))]
 pub use stun::stun;
+#[cfg(feature = "ws")]
+pub use websocket::websocket;
 pub use wire::{gt1_frames, gt1_hello, gt2_frames, gt2_hello, origins};
 
 use futures_lite::AsyncRead;

@@ -165,6 +165,11 @@ mod promises_of_the_server {
     hold!(client_hello http_head proxy_header);
 }
 
+#[cfg(feature = "ws")]
+mod promises_of_websockets {
+    hold!(websocket);
+}
+
 #[cfg(all(feature = "server", feature = "p2p"))]
 mod promises_of_the_stun_server {
     hold!(stun);

@@ -176,6 +176,14 @@ impl ClientHandshake {
         })
     }
 
+    /// Returns a handshake with the key of the specification's example.
+    #[cfg(any(test, fuzzing))]
+    pub fn of_example() -> Self {
+        Self {
+            key: "dGhlIHNhbXBsZSBub25jZQ==".to_owned(),
+        }
+    }
+
     /// Returns the request, for a path of a host. `host` may have a port.
     pub fn request(&self, host: &str, path: &str) -> String {
         format!(
@@ -298,9 +306,7 @@ mod tests {
     #[cfg(feature = "client")]
     #[test]
     fn an_answer_without_a_tunnel_is_refused_with_its_reason() {
-        let handshake = ClientHandshake {
-            key: "dGhlIHNhbXBsZSBub25jZQ==".to_owned(),
-        };
+        let handshake = ClientHandshake::of_example();
         for (answer, why) in [
             ("HTTP/1.1 404 Not Found\r\n\r\n", "404"),
             ("HTTP/1.1 502\r\nServer: x\r\n\r\n<html>", "502"),

@@ -7,8 +7,8 @@ mod mask;
 #[cfg(test)]
 mod tests;
 
-#[cfg(any(test, fuzzing))]
-pub use frames::Violation;
+#[cfg(test)]
+use frames::Violation;
 pub use frames::{FrameReader, FramesEnd};
 #[cfg(feature = "server")]
 pub use handshake::{response, UpgradeRequest};
