@@ -20,6 +20,7 @@ use crate::config::client::proxy::{allow, may_be};
 use crate::config::{ProxyKind, ServiceConfig};
 use crate::net::follow::HttpRefusal;
 use crate::net::{dial_first, look_up_for_visitor, timeout, Conn};
+use crate::wire::origin::VisitorOrigin;
 use destination::{Destination, DestinationHost};
 use failure::{number_of, ProxyFailure};
 use futures_lite::{future, AsyncWriteExt};
@@ -27,6 +28,7 @@ use http::{ForwardedRequest, HeadReader, ProxyHead, ProxyRequest};
 use socks::{SocksBytes, SocksMessage, SocksPhase};
 use std::future::{poll_fn, Future};
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{ready, Poll};
 use std::time::Duration;
@@ -90,7 +92,7 @@ async fn open_socks(
     if let Some(first) = &visitor.first {
         first.request(b"CONNECT", destination.to_string().as_bytes());
     }
-    match proxied.reach(service, &destination).await {
+    match proxied.reach(service, &visitor, &destination).await {
         None => Ok(None),
         Some(Err(failure)) => {
             visitor.record_status(failure.status_code());
@@ -136,7 +138,7 @@ async fn open_http(
             return proxied.refuse(&visitor, refusal, to_head).await;
         }
     }
-    let conn = match proxied.reach(service, &request.destination).await {
+    let conn = match proxied.reach(service, &visitor, &request.destination).await {
         None => return Ok(None),
         Some(Err(failure)) => {
             let (status, why) = failure.status();
@@ -162,6 +164,11 @@ async fn open_http(
 }
 
 impl Visitor {
+    /// Returns its address; `None` if it is not known.
+    fn address(&self) -> Option<IpAddr> {
+        self.origin.as_ref().and_then(VisitorOrigin::visitor)
+    }
+
     /// Records the status that its first request has.
     fn record_status(&self, status: u16) {
         if let Some(first) = &self.first {
@@ -331,10 +338,14 @@ impl ProxyVisitor<'_> {
     async fn reach(
         &mut self,
         service: &ServiceConfig,
+        visitor: &Visitor,
         destination: &Destination,
     ) -> Option<Result<Conn, ProxyFailure>> {
         let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
-        let reaching = timeout(patience, reach(service, destination, patience));
+        let reaching = timeout(
+            patience,
+            reach(service, visitor.address(), destination, patience),
+        );
         let reached = Box::pin(self.unless_gone(reaching)).await?;
         let reached = reached.unwrap_or_else(|| {
             let e = io::Error::from(io::ErrorKind::TimedOut);
@@ -354,6 +365,7 @@ impl ProxyVisitor<'_> {
 /// is the one that is dialled.
 async fn reach(
     service: &ServiceConfig,
+    visitor: Option<IpAddr>,
     destination: &Destination,
     patience: Duration,
 ) -> Result<Conn, ProxyFailure> {
@@ -364,7 +376,7 @@ async fn reach(
             return Err(ProxyFailure::NotATarget);
         }
         DestinationHost::Name(name) => {
-            let found = look_up_for_visitor(name, port).await;
+            let found = look_up_for_visitor(visitor, name, port).await;
             (Some(name.as_str()), found.map_err(ProxyFailure::NoAddress)?)
         }
     };
