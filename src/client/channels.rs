@@ -73,14 +73,15 @@ async fn carry(
         password: PasswordCheck::new(rules, &service.config, None),
         first,
         has_window: true,
+        udp: None,
     };
     match &service.target {
         ServiceTarget::Files(root) => {
             let conn = LimitedVisitor::new(channel, service.limits(true));
             files::serve(root, conn, visitor.of_files()).await
         }
-        ServiceTarget::Proxy(kind) => {
-            match Box::pin(proxy::open(*kind, service, &mut channel, visitor)).await? {
+        ServiceTarget::Proxy(target) => {
+            match Box::pin(proxy::open(target, service, &mut channel, visitor)).await? {
                 Some(conn) => p2p::carry(channel, Arc::new(conn)).await,
                 None => Ok(()),
             }
@@ -132,12 +133,13 @@ pub async fn relay(
         come: already,
         first: first.filter(|_| service.is_read()),
         has_window: stream.has_window(),
+        udp: None,
     };
     let addr = match &service.target {
         ServiceTarget::Server(addr) => addr,
-        ServiceTarget::Proxy(kind) => {
+        ServiceTarget::Proxy(target) => {
             stream.write_all(head.as_bytes()).await?;
-            let opened = Box::pin(proxy::open(*kind, service, &mut stream, visitor)).await;
+            let opened = Box::pin(proxy::open(target, service, &mut stream, visitor)).await;
             let opened = opened.inspect_err(|_| stream.fail(ResetCode::Aborted))?;
             if let Some(conn) = opened {
                 let relay = Relay::service(stream, Arc::new(conn));

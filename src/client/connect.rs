@@ -3,6 +3,7 @@
 
 use super::context::ClientContext;
 use super::hello_turn::HelloTurn;
+use super::offered_services::OfferedServices;
 use super::other_protocol::OtherProtocol;
 use super::reach::{reach, silence, Reached};
 use super::services::{ServerAbility, Services};
@@ -137,8 +138,8 @@ pub struct Connected {
     pub inbox: Inbox,
     /// The tunnel.
     pub tunnel: Tunnel,
-    /// The services that the server was told of.
-    pub services: Arc<Services>,
+    /// The services that the server was told of, and the ports that it has opened.
+    pub offered: OfferedServices,
     /// What the server can publish.
     pub ability: ServerAbility,
     /// The link of this machine that the tunnel is over.
@@ -216,12 +217,13 @@ async fn introduce(
         all.log_unknown_origins(version);
     }
     let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), already, policy);
-    let ready = wait_until_ready(context, &services, &mut inbox, id);
+    let mut offered = OfferedServices::new(services);
+    let ready = wait_until_ready(context, &mut offered, &mut inbox, id);
     future::or(ready, silence(patience)).await?;
     Ok(Connected {
         inbox,
         tunnel,
-        services,
+        offered,
         ability,
         link,
     })
@@ -299,7 +301,7 @@ pub fn refused(
 
 async fn wait_until_ready(
     context: &ClientContext,
-    services: &Services,
+    offered: &mut OfferedServices,
     inbox: &mut Inbox,
     id: u32,
 ) -> Result<(), ConnectFailure> {
@@ -307,13 +309,13 @@ async fn wait_until_ready(
         match inbox.next().await {
             Event::Signal(Signal::Ready) => return Ok(()),
             Event::Signal(Signal::Error(refusal)) => {
-                return Err(refused(context, services, refusal))
+                return Err(refused(context, offered.current(), refusal))
             }
             Event::Signal(Signal::PortOpened { service, port }) => {
-                port_opened(services, service, port, id);
+                port_opened(offered, service, port, id);
             }
             Event::Signal(Signal::PortUnavailable { service, cause }) => {
-                port_unavailable(services, service, cause, id);
+                port_unavailable(offered, service, cause, id);
             }
             Event::End(Err(e)) => return Err(ConnectFailure::Ended(e)),
             Event::End(Ok(())) => {
@@ -333,17 +335,25 @@ async fn wait_until_ready(
     }
 }
 
-/// Logs that the server has opened the port of a service for tunnel `id`.
-pub fn port_opened(services: &Services, service: ServiceIndex, port: u16, id: u32) {
-    let kind = services.kind_of_port(service);
+/// Logs and notes that the server has opened the port of a service for tunnel `id`.
+pub fn port_opened(offered: &mut OfferedServices, service: ServiceIndex, port: u16, id: u32) {
+    offered.note_port(service, Some(port));
+    let kind = offered.next().kind_of_port(service);
     // Scripts for version 2 of the original look for the key `tcp port`.
     log::info!(
         "receive server information: {kind} port {port} opened successfully connID={id} {kind} port={port}"
     );
 }
 
-/// Logs that the server cannot open the port of a service for tunnel `id`.
-pub fn port_unavailable(services: &Services, service: ServiceIndex, cause: PortCause, id: u32) {
+/// Logs and notes that the server cannot open the port of a service for tunnel `id`.
+pub fn port_unavailable(
+    offered: &mut OfferedServices,
+    service: ServiceIndex,
+    cause: PortCause,
+    id: u32,
+) {
+    offered.note_port(service, None);
+    let services = offered.next();
     let kind = services.kind_of_port(service).to_ascii_uppercase();
     let service = services.describe(service);
     log::warn!(

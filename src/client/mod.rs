@@ -278,10 +278,10 @@ impl Client {
 
     /// Applies another configuration. Services change on every live tunnel; if other tunnels are
     /// needed, they are opened first, and then the old ones drain. Open streams go on.
-    pub fn change(&mut self, plan: ClientPlan) {
+    pub fn change(&mut self, mut plan: ClientPlan) {
         let rules = self.context.visitor_rules.clone();
         rules.replace(plan.services.configs());
-        plan.services.resume_health(&self.context.services());
+        plan.services.resume(&self.context.services());
         ban_socket::expose(&rules);
         self.wake_visitors();
         if plan.sources.is_some() {

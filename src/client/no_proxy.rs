@@ -1,17 +1,43 @@
 //! The stub of `proxy` for builds without proxies. `config` refuses services that are one.
 
-use super::services::{Service, Visitor};
+use super::offered_services::OfferedServices;
+use super::services::{Service, ServiceTarget, Visitor};
 use super::visitor_conn::VisitorConn;
-use crate::config::ProxyKind;
-use crate::net::Conn;
+use crate::config::{ProxyKind, ServiceConfig};
+use crate::net::{Conn, Shutdown};
+use crate::wire::frame::ServiceIndex;
 use std::io;
+
+/// See `proxy`. There is none.
+#[derive(Clone)]
+pub(crate) enum ProxyTarget {}
+
+impl ProxyTarget {
+    /// See `proxy`.
+    pub(crate) fn new(kind: ProxyKind, _: &ServiceConfig, _: Option<&ServiceTarget>) -> Self {
+        match kind {}
+    }
+}
+
+/// See `proxy`. No proxy has a UDP port.
+pub(crate) enum UdpWay {}
+
+impl UdpWay {
+    /// Returns `None`.
+    pub(crate) fn of(_: &OfferedServices, _: ServiceIndex, _: &Shutdown) -> Option<Self> {
+        None
+    }
+}
+
+/// Does nothing.
+pub(crate) fn resume(_: &mut [Service], _: &[Service]) {}
 
 /// See `proxy`.
 pub(crate) async fn open(
-    kind: ProxyKind,
+    target: &ProxyTarget,
     _: &Service,
     _: &mut dyn VisitorConn,
     _: Visitor,
 ) -> io::Result<Option<Conn>> {
-    match kind {}
+    match *target {}
 }

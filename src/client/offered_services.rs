@@ -1,7 +1,7 @@
 //! The services that the server of one tunnel knows, and those that were sent to it since.
 
 use super::health::ServiceHealth;
-use super::services::Services;
+use super::services::{Service, Services};
 use crate::wire::frame::ServiceIndex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,6 +14,10 @@ pub struct OfferedServices {
     pending: VecDeque<Arc<Services>>,
     /// Those of the last services that the server was told are down.
     down: Vec<ServiceIndex>,
+    /// The UDP ports of proxies that the server has opened for the current services.
+    udp_ports: Vec<(ServiceIndex, u16)>,
+    /// Those for the services whose confirmation is due next.
+    next_udp_ports: Vec<(ServiceIndex, u16)>,
 }
 
 impl OfferedServices {
@@ -23,6 +27,8 @@ impl OfferedServices {
             current: services,
             pending: VecDeque::new(),
             down: Vec::new(),
+            udp_ports: Vec::new(),
+            next_udp_ports: Vec::new(),
         }
     }
 
@@ -39,6 +45,28 @@ impl OfferedServices {
     /// Returns the services whose confirmation is due next.
     pub fn next(&self) -> &Arc<Services> {
         self.pending.front().unwrap_or(&self.current)
+    }
+
+    /// Notes the port that the server has opened for one of the [`next`](Self::next) services, or that there
+    /// is none.
+    pub fn note_port(&mut self, service: ServiceIndex, port: Option<u16>) {
+        let is_udp_of_proxy = |it: &Service| it.config.is_udp_of_proxy();
+        if !self.next().get(service).is_some_and(is_udp_of_proxy) {
+            return;
+        }
+        let ports = match self.pending.is_empty() {
+            true => &mut self.udp_ports,
+            false => &mut self.next_udp_ports,
+        };
+        ports.retain(|(known, _)| *known != service);
+        ports.extend(port.map(|port| (service, port)));
+    }
+
+    /// Returns the UDP port that the server has opened for a service with this index; `None` if it has not.
+    pub fn udp_port(&self, service: ServiceIndex) -> Option<u16> {
+        let mut ports = self.udp_ports.iter();
+        let (_, port) = ports.find(|(known, _)| *known == service)?;
+        Some(*port)
     }
 
     /// Replaces the services. Returns whether the server has to be told. If it would see no
@@ -81,6 +109,7 @@ impl OfferedServices {
         let due = confirmed.is_some();
         if let Some(services) = confirmed {
             self.current = services;
+            self.udp_ports = std::mem::take(&mut self.next_udp_ports);
         }
         due
     }

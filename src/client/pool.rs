@@ -218,12 +218,12 @@ impl Pool {
         let Connected {
             inbox,
             tunnel,
-            services,
+            offered,
             ability,
             link,
         } = connected;
         log::debug!("connected to {remote}{link} connID={id}");
-        let member = PooledTunnel::new(id, (remote, link), (tunnel, ability), services, kept);
+        let member = PooledTunnel::new(id, (remote, link), (tunnel, ability), offered, kept);
         self.lock().members.push(member.clone());
         // The services may have changed while it connected.
         member.offer(&self.context, &self.context.services());

@@ -48,12 +48,12 @@ pub enum ReplaceReason {
 }
 
 impl PooledTunnel {
-    /// Creates the entry of a tunnel for which the server has confirmed `services`.
+    /// Creates the entry of a tunnel for which the server has confirmed the `offered` services.
     pub fn new(
         id: u32,
         (remote, link): (Remote, LinkUse),
         (tunnel, ability): (Tunnel, ServerAbility),
-        services: Arc<Services>,
+        offered: OfferedServices,
         kept: bool,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -62,7 +62,7 @@ impl PooledTunnel {
             link,
             tunnel,
             ability,
-            offered: Mutex::new(OfferedServices::new(services)),
+            offered: Mutex::new(offered),
             replace_reason: OnceLock::new(),
             must_replace: Shutdown::default(),
             kept,

@@ -4,7 +4,7 @@ use super::channels;
 use super::files::{self, FileVisitor, FolderRoot};
 use super::p2p::{self, P2p};
 use super::passwords::PasswordCheck;
-use super::proxy;
+use super::proxy::{self, UdpWay};
 use super::services::{dial, reset_code, Service, ServiceTarget, Services, Visitor};
 use super::speed_limits::LimitedVisitor;
 use crate::config::ServiceConfig;
@@ -30,17 +30,29 @@ const HEAD_METHOD: &[u8] = b"HEAD ";
 /// Time that answers to a flow of datagrams have to come when the client stops.
 const FLOW_RETIRE_TIME: Duration = Duration::from_secs(3);
 
+/// A stream that the server has opened.
+pub struct ServedStream {
+    pub stream: Stream,
+    /// The service that it is for.
+    pub service: ServiceIndex,
+    /// How the datagrams of its visitor come, if the service is a proxy with a UDP port.
+    pub udp: Option<UdpWay>,
+}
+
 /// Connects one stream to its service, and relays it to its end.
 pub async fn serve(
     p2p: Arc<P2p>,
     services: Arc<Services>,
-    index: ServiceIndex,
-    stream: Stream,
+    served: ServedStream,
     _serving: TaskGuard,
 ) {
     // Dropped after the stream, whose end it logs.
     let visit;
-    let mut stream = stream;
+    let ServedStream {
+        mut stream,
+        service: index,
+        udp,
+    } = served;
     let Some(local @ Service { config, .. }) = services.get(index) else {
         stream.fail(ResetCode::UnknownService);
         return log::debug!("the server opened a stream to service {index}, which does not exist");
@@ -95,6 +107,7 @@ pub async fn serve(
         password,
         first,
         has_window: stream.has_window(),
+        udp,
     };
     match Box::pin(connect(&p2p, local, &mut stream, visitor)).await {
         Ok(ReachedService::Conn(conn)) => {
@@ -201,12 +214,15 @@ async fn connect<'a>(
     }
     match target {
         ServiceTarget::Files(root) => Ok(ReachedService::Files(root, visitor.of_files())),
-        ServiceTarget::Proxy(kind) => {
-            match Box::pin(proxy::open(*kind, service, stream, visitor)).await {
+        ServiceTarget::Proxy(target) => {
+            match Box::pin(proxy::open(target, service, stream, visitor)).await {
                 Ok(Some(conn)) => Ok(ReachedService::Conn(Arc::new(conn))),
                 Ok(None) => Ok(ReachedService::Done),
                 Err(e) => {
-                    stream.fail(ResetCode::Aborted);
+                    stream.fail(match e.kind() {
+                        io::ErrorKind::PermissionDenied => ResetCode::NotAllowed,
+                        _ => ResetCode::Aborted,
+                    });
                     log::debug!("a visitor of {}: {e}", config.local);
                     Ok(ReachedService::Done)
                 }

@@ -5,11 +5,12 @@ use super::files::{FileVisitor, FolderRoot};
 use super::health::ServiceHealth;
 use super::local_address::LocalAddress;
 use super::passwords::PasswordCheck;
+use super::proxy::{self, ProxyTarget, UdpWay};
 use super::request_edits::{ForwardedVisitor, RequestEdits};
 use super::rewriting_conn::RewritingConn;
 use super::speed_limits::{LimitedConn, SharedLimit, SpeedLimits};
 use crate::config::label::ascii;
-use crate::config::{Exposure, Local, ProxyKind, Remote, Scheme, Secret, ServiceConfig};
+use crate::config::{Exposure, Local, Remote, Scheme, Secret, ServiceConfig};
 use crate::logging::{AccessLog, FirstRequest, Visit, Way};
 use crate::net::{self, clock, Conn};
 use crate::sync::Mutex;
@@ -63,33 +64,37 @@ pub enum ServiceTarget {
     Server(LocalAddress),
     Files(Arc<FolderRoot>),
     /// Where its visitors want to go.
-    Proxy(ProxyKind),
+    Proxy(ProxyTarget),
 }
 
 impl Services {
     /// Creates the services. The error names a folder that cannot be served.
     pub fn new(services: &[ServiceConfig]) -> io::Result<Self> {
-        let list = services.iter().map(|service| {
+        let mut list: Vec<Service> = Vec::new();
+        for service in services {
             let (target, health) = match (&service.local, LocalAddress::of(&service.local)) {
                 (_, Some(addr)) => {
                     let health = ServiceHealth::of(service, &addr);
                     (ServiceTarget::Server(addr), health)
                 }
-                (Local::Proxy(kind), None) => (ServiceTarget::Proxy(*kind), None),
+                (Local::Proxy(kind), None) => {
+                    let before = list.last().map(|before| &before.target);
+                    let target = ProxyTarget::new(*kind, service, before);
+                    (ServiceTarget::Proxy(target), None)
+                }
                 (Local::Files(path), None) => {
                     let root = FolderRoot::open(path, service.follow_links_outside)?;
                     (ServiceTarget::Files(Arc::new(root)), None)
                 }
                 (local, None) => return Err(io::Error::other(format!("{local} has no address"))),
             };
-            Ok(Service {
+            list.push(Service {
                 config: Arc::new(service.clone()),
                 speed: SharedLimit::new(service),
                 target,
                 health,
-            })
-        });
-        let list = list.collect::<io::Result<_>>()?;
+            });
+        }
         Ok(Self {
             list,
             access_log: None,
@@ -209,8 +214,10 @@ impl Services {
         checked.filter(|(_, health)| health.is_down())
     }
 
-    /// Takes over what the checks of those services have found out that these replace.
-    pub fn resume_health(&self, before: &Self) {
+    /// Takes over what is known of those services that these replace: what their checks have found out, and
+    /// which visitors of a proxy send datagrams.
+    pub fn resume(&mut self, before: &Self) {
+        proxy::resume(&mut self.list, &before.list);
         for health in self.checked() {
             let same = before.checked().find(|before| health.is_like(before));
             if let Some(before) = same {
@@ -254,6 +261,16 @@ impl Services {
             Exposure::Udp { .. } => false,
         };
         services.find(has_name).map(|(index, _)| index)
+    }
+
+    /// Returns the index of the UDP port of a proxy, which is behind that of its TCP port.
+    pub fn udp_of_proxy(&self, tcp: ServiceIndex) -> Option<ServiceIndex> {
+        let udp = ServiceIndex(tcp.0.checked_add(1)?);
+        let is_tcp =
+            |it: &Service| matches!(it.target, ServiceTarget::Proxy(_)) && !it.config.is_udp();
+        let is_udp = |it: &Service| it.config.is_udp_of_proxy();
+        let is_pair = self.get(tcp).is_some_and(is_tcp) && self.get(udp).is_some_and(is_udp);
+        is_pair.then_some(udp)
     }
 
     /// Returns the protocol of a service's port, as the log calls it.
@@ -361,6 +378,7 @@ impl Services {
                 );
             } else if let Some(option) = config.needs_origins_for() {
                 let outcome = match option {
+                    "the UDP port" => "it serves nobody",
                     "visitorRate" => "they are not counted",
                     "password" => "their passwords are checked one after the other",
                     _ => "the service learns that they are unknown",
@@ -472,6 +490,8 @@ pub struct Visitor {
     pub first: Option<Arc<FirstRequest>>,
     /// Whether its connection has a window of its own, so that it can be made to wait.
     pub has_window: bool,
+    /// How its datagrams come, if it is that of a proxy with a UDP port.
+    pub udp: Option<UdpWay>,
 }
 
 impl Visitor {
@@ -494,6 +514,7 @@ pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> i
         password,
         first,
         has_window,
+        udp: _,
     } = visitor;
     if service.is_down() {
         let why = "it is down, as its health check says";

@@ -5,7 +5,8 @@ use super::connect::{port_opened, port_unavailable, refused, ConnectFailure};
 use super::context::ClientContext;
 use super::p2p::P2p;
 use super::pooled_tunnel::{PooledTunnel, ReplaceReason};
-use super::serve::serve;
+use super::proxy::UdpWay;
+use super::serve::{serve, ServedStream};
 use crate::net::clock::Tick;
 use crate::net::{clock, Conn, TaskGuard};
 use crate::tunnel::{Event, Inbox, DELIVERY_TIMEOUT};
@@ -139,9 +140,18 @@ impl ClientSession {
                 Event::Opened(stream, _) if stream.is_reset() => {}
                 Event::Opened(stream, service) => {
                     let serving = self.context.serving.begin();
-                    let services = self.member.offered().current().clone();
+                    let (services, udp) = {
+                        let offered = self.member.offered();
+                        let udp = UdpWay::of(&offered, service, &self.context.stop);
+                        (offered.current().clone(), udp)
+                    };
                     let p2p = self.p2p.clone();
-                    crate::net::spawn(serve(p2p, services, service, stream, serving));
+                    let served = ServedStream {
+                        stream,
+                        service,
+                        udp,
+                    };
+                    crate::net::spawn(serve(p2p, services, served, serving));
                     return Ok(SessionEvent::StreamOpened);
                 }
                 Event::Tick => {
@@ -149,12 +159,10 @@ impl ClientSession {
                     self.inbox.rest(next_check);
                 }
                 Event::Signal(Signal::PortOpened { service, port }) => {
-                    let services = self.member.offered().next().clone();
-                    port_opened(&services, service, port, id);
+                    port_opened(&mut self.member.offered(), service, port, id);
                 }
                 Event::Signal(Signal::PortUnavailable { service, cause }) => {
-                    let services = self.member.offered().next().clone();
-                    port_unavailable(&services, service, cause, id);
+                    port_unavailable(&mut self.member.offered(), service, cause, id);
                 }
                 Event::Signal(Signal::Error(refusal)) => {
                     let why = self.refused(refusal);

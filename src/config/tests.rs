@@ -1045,6 +1045,56 @@ options:
         );
     }
 
+    #[cfg(feature = "proxy")]
+    #[test]
+    fn a_socks5_proxy_may_have_a_udp_port_beside_its_tcp_port() {
+        let ports = |options: &str| {
+            let text = format!(
+                "options: {{remote: h, id: i, local: 'socks5:', targets: [10.0.0.1], {options}}}"
+            );
+            let services = client(&text).services;
+            let shown = services.iter().map(|service| match service.exposure {
+                Exposure::Tcp { port, random } => format!("tcp {port} {random}"),
+                Exposure::Udp { port, random } => {
+                    assert_eq!(service.local, services[0].local);
+                    assert_eq!(service.targets, services[0].targets);
+                    format!("udp {port} {random}")
+                }
+                _ => panic!("{service:?}"),
+            });
+            shown.collect::<Vec<_>>()
+        };
+        for (options, expected) in [
+            ("remoteTCPPort: 1", &["tcp 1 false"][..]),
+            ("remotePort: 1", &["tcp 1 false", "udp 1 false"]),
+            (
+                "remoteTCPPort: 1, remoteUDPPort: 2",
+                &["tcp 1 false", "udp 2 false"],
+            ),
+            (
+                "remoteTCPRandom: true, remoteUDPPort: 2, remoteUDPRandom: true",
+                &["tcp 0 true", "udp 2 true"],
+            ),
+            ("remoteUDPRandom: true", &["tcp 0 true", "udp 0 true"]),
+            (
+                "remotePort: 1, serviceGroup: g, groupKey: k, groupSticky: true",
+                &["tcp 1 false", "udp 1 false"],
+            ),
+        ] {
+            assert_eq!(ports(options), expected, "{options}");
+        }
+        for (text, wanted) in [
+            ("options: {remote: h, id: i, local: 'httpproxy:', remotePort: 1}", "The service in options (httpproxy:) has remotePort, which is for tcp+udp:// services: write remoteTCPPort."),
+            ("options: {remote: h, id: i, local: 'socks5:', remotePort: 1, remoteUDPPort: 2, targets: [10.0.0.1]}", "The service in options (socks5:) has a remotePort, which is the number of its TCP port and its UDP port: remove the other ports."),
+            ("options: {remote: h, id: i, local: 'socks5:', remotePort: 1-2, targets: [10.0.0.1]}", "The service in options (socks5:) has one local port and 2 of remotePort: give it as many of both, like tcp://127.0.0.1:6000-6010 and 6000-6010."),
+            ("options: {remote: h, id: i, local: 'socks5:', remoteTCPPort: 1, remoteUDPPort: 2-3, targets: [10.0.0.1]}", "The service in options (socks5:) has several of remoteUDPPort: give it one."),
+            ("options: {remote: h, id: i, local: 'socks5:', hostPrefix: p, remoteUDPPort: 2, targets: [10.0.0.1]}", "The service in options (socks5:) is reached by its hostPrefix, peer to peer, where no datagrams go: remove its hostPrefix, or its remoteUDPPort and remoteUDPRandom."),
+            ("options: {remote: h, id: i, local: 'socks5:', remotePort: 2, serviceGroup: g, groupKey: k, targets: [10.0.0.1]}", "The service in options (socks5:) has a UDP port and a serviceGroup, whose members would get some a visitor's connection and some its datagrams: set groupSticky."),
+        ] {
+            assert_eq!(error(text), format!("gt.yaml: {wanted}"));
+        }
+    }
+
     #[test]
     fn options_that_contradict_each_other_are_an_error() {
         for (text, wanted) in [

@@ -51,7 +51,7 @@ pub use p2p::{resets, signaling};
 #[cfg(all(feature = "client", feature = "password"))]
 pub use password::passwords;
 #[cfg(all(feature = "client", feature = "proxy"))]
-pub use proxy::{proxy_requests, socks_requests};
+pub use proxy::{proxy_requests, socks_datagrams, socks_requests};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use sctp::sctp_chunks;
 #[cfg(feature = "server")]

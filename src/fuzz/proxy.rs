@@ -1,7 +1,8 @@
-//! Fuzz entries for the requests of a proxy's visitors.
+//! Fuzz entries for the requests and the datagrams of a proxy's visitors.
 
 use super::net::follow;
 use super::{cuts, Pace};
+use crate::client::proxy::datagram;
 use crate::client::proxy::destination::{Destination, DestinationHost};
 use crate::client::proxy::http::{ForwardedRequest, HeadReader, ProxyHead, ProxyRequest};
 use crate::client::proxy::socks::{parse, SocksBytes, SocksMessage, SocksPhase};
@@ -37,6 +38,27 @@ pub fn socks_requests(data: &[u8]) {
                 settled => assert_eq!(settled, whole, "after {cut} bytes"),
             }
         }
+    }
+}
+
+/// Parses a datagram of a SOCKS5 visitor: no part of its header is one, and what follows the header is for the
+/// destination.
+pub fn socks_datagrams(data: &[u8]) {
+    let Some((destination, payload)) = datagram::parse(data) else {
+        return;
+    };
+    assert_sound(&destination);
+    let header = data.len() - payload.len();
+    assert!(data.ends_with(payload) && header <= MAX_MESSAGE);
+    for cut in cuts(data) {
+        let part = datagram::parse(&data[..cut]);
+        let expected = (cut >= header).then(|| (destination.clone(), &data[header..cut]));
+        assert_eq!(part, expected, "after {cut} bytes");
+    }
+    if let DestinationHost::Address(ip) = destination.host {
+        let answer = [&datagram::header((ip, destination.port).into()), payload].concat();
+        let (from, again) = datagram::parse(&answer).expect("an answer");
+        assert_eq!((from.port, again), (destination.port, payload));
     }
 }
 

@@ -152,7 +152,7 @@ mod promises_of_passwords {
 
 #[cfg(all(feature = "client", feature = "proxy"))]
 mod promises_of_proxies {
-    hold!(proxy_requests socks_requests);
+    hold!(proxy_requests socks_datagrams socks_requests);
 }
 
 #[cfg(all(feature = "client", feature = "p2p"))]

@@ -3,7 +3,7 @@
 
 #[cfg(not(feature = "sim"))]
 mod batch;
-#[cfg(all(feature = "server", not(feature = "sim")))]
+#[cfg(all(any(feature = "server", feature = "proxy"), not(feature = "sim")))]
 mod bound;
 #[cfg(not(feature = "sim"))]
 mod coalescing;
@@ -16,14 +16,14 @@ mod run;
 #[cfg(feature = "sim")]
 mod simulated;
 
-#[cfg(all(feature = "server", not(feature = "sim")))]
+#[cfg(all(any(feature = "server", feature = "proxy"), not(feature = "sim")))]
 pub use bound::{DatagramPath, Datagrams};
 pub use conn::DatagramConn;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "proxy"))]
 pub use conn::Flow;
 #[cfg(all(feature = "client", not(feature = "sim")))]
 pub use connected::dial_udp;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "proxy"))]
 pub use records::DatagramQueue;
 #[cfg(any(test, fuzzing))]
 pub use records::RecordReader;

@@ -60,10 +60,12 @@ pub use conn::{Conn, ConnLayer};
 #[cfg(feature = "client")]
 pub use datagrams::dial_udp;
 pub use datagrams::DatagramConn;
+#[cfg(feature = "server")]
+pub use datagrams::DatagramPath;
 #[cfg(any(test, fuzzing))]
 pub use datagrams::RecordReader;
-#[cfg(feature = "server")]
-pub use datagrams::{DatagramPath, DatagramQueue, Datagrams, Flow};
+#[cfg(any(feature = "server", feature = "proxy"))]
+pub use datagrams::{DatagramQueue, Datagrams, Flow};
 pub use delivery::Delivery;
 #[cfg(all(feature = "client", feature = "proxy"))]
 pub use dial::dial_first;

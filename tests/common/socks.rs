@@ -2,11 +2,13 @@
 
 use super::visitor::{connect, read};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 
 /// The greeting of a visitor without a password, and that of one with a password.
 pub const ANYONE: &[u8] = b"\x05\x01\x00";
 pub const NAMED: &[u8] = b"\x05\x02\x00\x02";
+/// The request for datagrams of a visitor that does not know its address.
+pub const ASSOCIATE: [u8; 10] = [5, 3, 0, 1, 0, 0, 0, 0, 0, 0];
 
 /// Returns the message with a name and a password.
 pub fn login(user: &str, password: &str) -> Vec<u8> {
@@ -78,4 +80,47 @@ pub fn visit_as(
     stream.write_all(&request(1, host, port)).expect("ask");
     let code = reply(&mut stream);
     (stream, Some(code))
+}
+
+/// Greets, unless the greeting is empty, and asks for datagrams. Returns where they go, or the code of the
+/// refusal.
+pub fn associate(stream: &mut TcpStream, greeting: &[u8]) -> Result<SocketAddr, u8> {
+    stream.write_all(greeting).expect("greet");
+    if !greeting.is_empty() {
+        assert_eq!(read(stream, 2), [5, 0]);
+    }
+    stream.write_all(&ASSOCIATE).expect("ask");
+    let head = read(stream, 4);
+    assert_eq!((head[0], head[2]), (5, 0));
+    let addr = address(head[3], stream);
+    match head[1] {
+        0 => Ok(addr),
+        code => Err(code),
+    }
+}
+
+/// Reads an address of this kind.
+fn address(kind: u8, from: &mut impl Read) -> SocketAddr {
+    let ip: IpAddr = match kind {
+        1 => <[u8; 4]>::try_from(read(from, 4)).unwrap().into(),
+        4 => <[u8; 16]>::try_from(read(from, 16)).unwrap().into(),
+        kind => panic!("an address of kind {kind}"),
+    };
+    let port = u16::from_be_bytes(read(from, 2).try_into().unwrap());
+    SocketAddr::new(ip, port)
+}
+
+/// Returns a datagram for `host`, with its header.
+pub fn datagram(host: &str, port: u16, payload: &[u8]) -> Vec<u8> {
+    let request = request(0, host, port);
+    [&[0, 0, 0], &request[3..], payload].concat()
+}
+
+/// Splits a datagram from the proxy: where it comes from, and what it is.
+pub fn answer(datagram: &[u8]) -> (SocketAddr, Vec<u8>) {
+    let mut rest = datagram;
+    let head = read(&mut rest, 4);
+    assert_eq!(head[..3], [0, 0, 0]);
+    let from = address(head[3], &mut rest);
+    (from, rest.to_vec())
 }

@@ -1,5 +1,6 @@
-//! curl, ssh and Chromium as visitors of a client's proxies (docs/proxies.md), with nginx and sshd in its
-//! network. Needs nginx-light, curl, openssh, netcat-openbsd and chromium-driver.
+//! curl, ssh, Chromium and PySocks as visitors of a client's proxies (docs/proxies.md), with nginx, sshd and
+//! dnsmasq in its network. Needs nginx-light, curl, openssh, netcat-openbsd, chromium-driver, dnsmasq and
+//! python3-socks.
 
 use crate::common::chromium::Chromium;
 use crate::common::curl::Reply;
@@ -7,7 +8,7 @@ use crate::common::curl::Reply;
 use crate::common::gt::{client, server};
 use crate::common::gt::{client_of_id1, server_of_id1, Gt};
 use crate::common::ports::free_port;
-use crate::common::process::run;
+use crate::common::process::{run, run_ok};
 use crate::common::samples::{assert_same, random_file};
 #[cfg(feature = "p2p")]
 use crate::common::service::{self, assert_echo};
@@ -15,7 +16,7 @@ use crate::common::service::{self, assert_echo};
 use crate::common::socks;
 #[cfg(feature = "p2p")]
 use crate::common::visitor::connect;
-use crate::common::{certs, eventually, nginx, sshd, words};
+use crate::common::{certs, dnsmasq, eventually, nginx, sshd, words};
 use serde_json::json;
 #[cfg(feature = "p2p")]
 use std::net::SocketAddr;
@@ -234,4 +235,34 @@ fn a_visitor_by_another_gt_goes_through_the_server_without_a_direct_connection()
     proxy.signal("CONT");
     assert_eq!(socks::ask(&mut visitor, "localhost", echo.addr.port()), 0);
     assert_echo(&mut visitor, b"through the server");
+}
+
+/// Asks the name server at the address in its arguments for `example.test` by the proxy at the port there, and
+/// prints the address.
+const PYSOCKS: &str = r#"
+import socket, socks, sys
+proxy, host, port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+s = socks.socksocket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(60)
+s.set_proxy(socks.SOCKS5, "127.0.0.1", proxy, rdns=True)
+question = b"\0\1\1\0\0\1\0\0\0\0\0\0\7example\4test\0\0\1\0\1"
+s.sendto(question, (host, port))
+answer, sender = s.recvfrom(2000)
+assert sender == ("127.0.0.1", port), sender
+print(socket.inet_ntoa(answer[-4:]))
+"#;
+
+#[test]
+fn pysocks_asks_a_name_server_by_address_and_by_name() {
+    let dnsmasq = dnsmasq::start();
+    let port = free_port();
+    let mut server = server_of_id1("-tcpRange 1024-65535 -udpRange 1024-65535");
+    let options = format!("-local socks5: -remotePort {port} {HERE}");
+    let _client = client_of_id1(server.addr(), &options);
+    for host in ["127.0.0.1", "localhost"] {
+        let mut command = Command::new("python3");
+        command.args(["-c", PYSOCKS, &port.to_string(), host]);
+        let said = run_ok(command.arg(dnsmasq.addr.port().to_string()));
+        assert_eq!(said.trim(), dnsmasq::ANSWER, "{host}");
+    }
 }

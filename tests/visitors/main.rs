@@ -26,5 +26,7 @@ mod proxies;
 mod proxy_passwords;
 #[cfg(all(feature = "server", feature = "client"))]
 mod proxy_protocol;
+#[cfg(all(feature = "server", feature = "client", feature = "proxy"))]
+mod proxy_udp;
 #[cfg(all(feature = "server", feature = "client"))]
 mod speed;

@@ -1,14 +1,19 @@
 //! The proxies that a client serves itself, `-local socks5:` and `-local httpproxy:`: they read where a
 //! visitor wants to go, check that it may, connect, and answer. What follows is relayed as for any other
-//! service. Builds without proxies have `no_proxy`.
+//! service. The datagrams of SOCKS5 visitors come to a UDP port, and are a service of their own. Builds
+//! without proxies have `no_proxy`.
 //!
 //! A visitor names a host in `destination`. Its addresses are looked up once, those that are no targets are
 //! removed, and the others are dialled, so that no other look-up can lead elsewhere.
 
+mod associations;
+pub(crate) mod datagram;
 pub(crate) mod destination;
 mod failure;
 pub(crate) mod http;
 pub(crate) mod socks;
+mod target;
+mod udp_flow;
 
 use super::passwords::{PasswordCheck, PasswordVerdict};
 use super::request_edits::TOO_MANY_PASSWORDS;
@@ -21,6 +26,7 @@ use crate::config::{ProxyKind, ServiceConfig};
 use crate::net::follow::HttpRefusal;
 use crate::net::{dial_first, look_up_for_visitor, timeout, Conn};
 use crate::wire::origin::VisitorOrigin;
+use associations::Associations;
 use destination::{Destination, DestinationHost};
 use failure::{number_of, ProxyFailure};
 use futures_lite::{future, AsyncWriteExt};
@@ -32,6 +38,8 @@ use std::net::IpAddr;
 use std::pin::Pin;
 use std::task::{ready, Poll};
 use std::time::Duration;
+pub(crate) use target::{resume, ProxyTarget, UdpWay};
+use udp_flow::UdpFlow;
 
 /// Time in which a visitor has to send a message of SOCKS5, or the head of a request.
 const MESSAGE_TIMEOUT: Duration = Duration::from_secs(15);
@@ -48,16 +56,29 @@ struct ProxyVisitor<'a> {
 /// Asks a visitor of a proxy where it wants to go, and connects it. `None` if it does not get there, and
 /// has been told why. An error means that the visitor's connection has failed.
 pub(crate) async fn open(
-    kind: ProxyKind,
+    target: &ProxyTarget,
     service: &Service,
     conn: &mut dyn VisitorConn,
     visitor: Visitor,
 ) -> io::Result<Option<Conn>> {
     let limits = service.limits(visitor.has_window);
+    if service.config.is_udp() {
+        let address = visitor.address();
+        let flow = UdpFlow::begin(
+            &target.associations,
+            service.config.clone(),
+            address,
+            visitor.first,
+        )?;
+        return Ok(Some(LimitedConn::start(flow.into(), limits)));
+    }
     // Each step has a timeout of its own, after which the visitor gets an answer.
     conn.set_idle_limit(None);
-    let opened = match kind {
-        ProxyKind::Socks5 => open_socks(&service.config, conn, visitor).await?,
+    let opened = match target.kind {
+        ProxyKind::Socks5 => {
+            let associations = &target.associations;
+            open_socks(&service.config, associations, conn, visitor).await?
+        }
         ProxyKind::Http => open_http(&service.config, conn, visitor).await?,
     };
     conn.set_idle_limit(service.config.local_timeout);
@@ -66,6 +87,7 @@ pub(crate) async fn open(
 
 async fn open_socks(
     service: &ServiceConfig,
+    associations: &Associations,
     conn: &mut dyn VisitorConn,
     mut visitor: Visitor,
 ) -> io::Result<Option<Conn>> {
@@ -76,6 +98,10 @@ async fn open_socks(
     }
     let destination = match proxied.message(SocksPhase::Request).await? {
         Some(SocksMessage::Connect(destination)) => destination,
+        Some(SocksMessage::Associate) => {
+            proxied.associate(associations, &visitor).await?;
+            return Ok(None);
+        }
         Some(SocksMessage::Refused(code)) => {
             visitor.record_status(match code {
                 socks::reply::NO_COMMAND => 501,
@@ -252,6 +278,43 @@ impl ProxyVisitor<'_> {
         let is_right = refused.is_none();
         self.send(&socks::password_status(is_right)).await?;
         Ok(is_right)
+    }
+
+    /// Lets a visitor send datagrams, from any port of its address, until its connection ends, the proxy is
+    /// replaced or the client stops.
+    async fn associate(
+        &mut self,
+        associations: &Associations,
+        visitor: &Visitor,
+    ) -> io::Result<()> {
+        if let Some(first) = &visitor.first {
+            first.request(b"UDP", b"ASSOCIATE");
+        }
+        let Some(way) = &visitor.udp else {
+            visitor.record_status(501);
+            return self.send(&socks::reply(socks::reply::NO_COMMAND)).await;
+        };
+        let address = visitor.address().filter(|_| !way.stop.is_triggered());
+        let association = address.and_then(|address| associations.begin(address));
+        let relay = visitor
+            .origin
+            .as_ref()
+            .and_then(|origin| way.address(origin));
+        let (Some(association), Some(relay)) = (association, relay) else {
+            visitor.record_status(503);
+            return self.send(&socks::reply(socks::reply::FAILED)).await;
+        };
+        visitor.record_status(200);
+        self.send(&socks::associated(relay)).await?;
+        let gone = async {
+            // Nothing is due from the visitor but the end.
+            while matches!(self.read(MAX_READ).await, Ok(1..)) {
+                self.inbox.clear();
+            }
+        };
+        let ended = future::or(association.ended(), way.stop.wait());
+        future::or(gone, ended).await;
+        Ok(())
     }
 
     /// Reads a request. `Ok(None)`: the visitor has gone without one.

@@ -1,9 +1,11 @@
 //! The messages of a SOCKS5 visitor (RFC 1928, RFC 1929), as bytes and as types. They touch no connection.
 
+use super::datagram::{self, MAX_HEADER};
 use super::destination::{Destination, DestinationHost};
 use super::failure::ProxyFailure;
+use smallvec::SmallVec;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The version of SOCKS.
 const VERSION: u8 = 5;
@@ -17,6 +19,8 @@ pub(crate) const PASSWORD: u8 = 2;
 pub(crate) const NO_METHOD: u8 = 0xFF;
 /// The command to connect.
 const CONNECT: u8 = 1;
+/// The command to pass datagrams on.
+const UDP_ASSOCIATE: u8 = 3;
 
 /// The codes of replies (RFC 1928, section 6).
 pub(crate) mod reply {
@@ -49,6 +53,9 @@ pub(crate) enum SocksMessage {
     Password(Vec<u8>, Vec<u8>),
     /// The command to connect to this destination.
     Connect(Destination),
+    /// The command to pass datagrams on. From where they come, as the visitor says, is of no use: its network
+    /// may translate addresses.
+    Associate,
     /// A request that can only be refused, with this code.
     Refused(u8),
 }
@@ -65,13 +72,13 @@ pub(crate) enum SocksBytes {
 }
 
 /// A reader of the fields of a message.
-struct Fields<'a> {
+pub(super) struct Fields<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 /// Why a message has not been read.
-enum Unread {
+pub(super) enum Unread {
     Missing(usize),
     Wrong,
     /// The rest of the message cannot be read.
@@ -79,6 +86,15 @@ enum Unread {
 }
 
 impl<'a> Fields<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, at: 0 }
+    }
+
+    /// Returns what follows.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
     fn take(&mut self, count: usize) -> Result<&'a [u8], Unread> {
         let end = self.at.saturating_add(count);
         let field = self.bytes.get(self.at..end);
@@ -87,7 +103,7 @@ impl<'a> Fields<'a> {
         Ok(field)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Unread> {
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Unread> {
         self.take(N)?.try_into().map_err(|_| Unread::Wrong)
     }
 
@@ -109,6 +125,24 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Takes the host of an address of this kind, `None` if it cannot be one, and its port.
+    pub(super) fn host_and_port(
+        &mut self,
+        kind: u8,
+    ) -> Result<(Option<DestinationHost>, u16), Unread> {
+        let host = match kind {
+            1 => Some(DestinationHost::Address(
+                Ipv4Addr::from(self.array::<4>()?).into(),
+            )),
+            3 => DestinationHost::parse(self.text()?),
+            4 => Some(DestinationHost::Address(
+                Ipv6Addr::from(self.array::<16>()?).into(),
+            )),
+            _ => return Err(Unread::Refused(reply::NO_ADDRESS_TYPE)),
+        };
+        Ok((host, u16::from_be_bytes(self.array()?)))
+    }
+
     fn message(&mut self, phase: SocksPhase) -> Result<SocksMessage, Unread> {
         match phase {
             SocksPhase::Greeting => {
@@ -123,18 +157,9 @@ impl<'a> Fields<'a> {
             SocksPhase::Request => {
                 self.version(VERSION)?;
                 let [command, _reserved, kind] = self.array()?;
-                let host = match kind {
-                    1 => Some(DestinationHost::Address(
-                        Ipv4Addr::from(self.array::<4>()?).into(),
-                    )),
-                    3 => DestinationHost::parse(self.text()?),
-                    4 => Some(DestinationHost::Address(
-                        Ipv6Addr::from(self.array::<16>()?).into(),
-                    )),
-                    _ => return Err(Unread::Refused(reply::NO_ADDRESS_TYPE)),
-                };
-                let port = u16::from_be_bytes(self.array()?);
+                let (host, port) = self.host_and_port(kind)?;
                 Ok(match host.filter(|_| port != 0) {
+                    _ if command == UDP_ASSOCIATE => SocksMessage::Associate,
                     _ if command != CONNECT => SocksMessage::Refused(reply::NO_COMMAND),
                     Some(host) => SocksMessage::Connect(Destination { host, port }),
                     None => SocksMessage::Refused(reply::HOST_UNREACHABLE),
@@ -146,7 +171,7 @@ impl<'a> Fields<'a> {
 
 /// Parses the message that `bytes` begin with. It has at most 513 bytes.
 pub(crate) fn parse(phase: SocksPhase, bytes: &[u8]) -> SocksBytes {
-    let mut fields = Fields { bytes, at: 0 };
+    let mut fields = Fields::new(bytes);
     match fields.message(phase) {
         Ok(message) => SocksBytes::Whole(message, fields.at),
         Err(Unread::Missing(count)) => SocksBytes::Part(count),
@@ -168,6 +193,15 @@ pub(crate) fn password_status(is_right: bool) -> [u8; 2] {
 /// Returns the reply to a request. It does not tell from which address the proxy has connected.
 pub(crate) fn reply(code: u8) -> [u8; 10] {
     [VERSION, code, 0, 1, 0, 0, 0, 0, 0, 0]
+}
+
+/// Returns the reply to a request to pass datagrams on: where the visitor has to send them.
+pub(crate) fn associated(addr: SocketAddr) -> SmallVec<[u8; MAX_HEADER]> {
+    let mut message = datagram::header(addr);
+    if let Some(first) = message.first_mut() {
+        *first = VERSION;
+    }
+    message
 }
 
 /// Returns the code that tells why a destination was not reached.
@@ -288,8 +322,14 @@ mod tests {
             (
                 Request,
                 b"\x05\x03\x00\x01\0\0\0\0\0\0",
-                Some(SocksMessage::Refused(7)),
+                Some(SocksMessage::Associate),
             ),
+            (
+                Request,
+                b"\x05\x03\x00\x03\x07nas.lan\x01\xBB",
+                Some(SocksMessage::Associate),
+            ),
+            (Request, b"\x05\x03\x00\x02", Some(SocksMessage::Refused(8))),
             (
                 Request,
                 b"\x05\x01\x00\x01\x0A\0\0\x01\0\0",

@@ -24,6 +24,11 @@ impl ProxyKind {
     }
 }
 
+/// No proxy carries datagrams.
+pub fn has_udp(kind: ProxyKind) -> bool {
+    match kind {}
+}
+
 impl fmt::Display for ProxyKind {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {}

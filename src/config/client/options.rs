@@ -127,15 +127,16 @@ options! {
         /// send the visitor's address to the service in a header of the PROXY protocol, version 1 or 2,
         /// before each connection; the service must expect it
         proxy_protocol: Option<ProxyVersion> => ("proxyProtocol", "uint"),
-        /// for tcp+udp://host:port, the TCP port and the UDP port of the server, which have one number, or a
-        /// range for a range of local ports
+        /// for tcp+udp://host:port and socks5:, the TCP port and the UDP port of the server, which have one
+        /// number, or a range for a range of local ports
         remote_port: Option<RemotePorts> => ("remotePort", "uint"),
         /// the TCP port of the server to publish the service on, or a range for a range of local ports
         remote_tcp_port: Option<RemotePorts> => ("remoteTCPPort", "uint"),
         /// publish the service on a TCP port that the server chooses; with -remoteTCPPort, only if that
         /// port is taken
         remote_tcp_random: Option<bool> => ("remoteTCPRandom", "bool"),
-        /// the UDP port of the server to publish a udp:// service on, or a range for a range of local ports
+        /// the UDP port of the server to publish a udp:// service on, or a range for a range of local ports;
+        /// for socks5:, the port of its datagrams beside -remoteTCPPort
         remote_udp_port: Option<RemotePorts> => ("remoteUDPPort", "uint"),
         /// publish a udp:// service on a UDP port that the server chooses; with -remoteUDPPort, only if that
         /// port is taken

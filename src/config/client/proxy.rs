@@ -36,6 +36,11 @@ impl ProxyKind {
     }
 }
 
+/// Whether a proxy can carry datagrams, if it has a UDP port beside its TCP port.
+pub fn has_udp(kind: ProxyKind) -> bool {
+    kind == ProxyKind::Socks5
+}
+
 impl fmt::Display for ProxyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -320,10 +320,16 @@ impl ServiceConfig {
         matches!(self.exposure, Exposure::Udp { .. })
     }
 
+    /// Whether the service is the UDP port of a proxy, whose visitors come to its TCP port first.
+    pub fn is_udp_of_proxy(&self) -> bool {
+        self.is_udp() && matches!(self.local, Local::Proxy(_))
+    }
+
     /// Returns a warning if passwords of visitors cross the line to one of these servers readable.
     pub(super) fn readable_passwords(&self, remotes: &[Remote]) -> Option<String> {
         let remote = remotes.iter().find(|remote| !remote.transport.is_secure());
-        let remote = remote.filter(|_| !self.passwords.is_empty())?;
+        let has_password = !self.passwords.is_empty() && !self.is_udp_of_proxy();
+        let remote = remote.filter(|_| has_password)?;
         Some(format!(
             "{} has a password, but the line to {remote} is not encrypted, so that others on the way can \
              read it: use a tls:// server",
@@ -334,6 +340,7 @@ impl ServiceConfig {
     /// Returns the option for which the client has to know where the service's visitors come from.
     pub fn needs_origins_for(&self) -> Option<&'static str> {
         let needs = [
+            (self.is_udp_of_proxy(), "the UDP port"),
             (!self.visitors.is_empty(), "allow or deny"),
             (self.visitor_rate.is_some(), "visitorRate"),
             (!self.passwords.is_empty(), "password"),

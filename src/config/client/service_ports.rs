@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::local::Local;
 use super::options::ServiceOptions;
+use super::proxy;
 use super::service::{Exposure, ServiceConfig};
 use crate::config::value::Scalar;
 use crate::config::PortRange;
@@ -22,6 +23,13 @@ pub struct LocalPorts {
     pub twin: Option<Local>,
 }
 
+impl LocalPorts {
+    /// Whether a service at a TCP port can have a UDP port besides, which gt serves, too.
+    fn may_have_udp(&self) -> bool {
+        matches!(&self.first, Local::Proxy(kind) if proxy::has_udp(*kind))
+    }
+}
+
 /// The ports of the server to ask for; `None` if any will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemotePorts(pub Option<PortRange>);
@@ -35,6 +43,9 @@ pub struct RequestedPorts {
     pub range: Option<PortRange>,
     /// Whether the server may choose others; `None` if the entry does not say.
     pub random: Option<bool>,
+    /// The UDP port besides: its number, 0 for any, and whether the server may choose another one. `None` if
+    /// there is none, or if it follows from the local services.
+    pub udp: Option<(u16, bool)>,
 }
 
 impl LocalPorts {
@@ -104,18 +115,24 @@ impl RequestedPorts {
             option: "remoteTCPPort",
             range: range(options.remote_tcp_port),
             random: options.remote_tcp_random,
+            udp: None,
         };
         let udp = Self {
             option: "remoteUDPPort",
             range: range(options.remote_udp_port),
             random: options.remote_udp_random,
+            udp: None,
         };
         let both = Self {
             option: "remotePort",
             range: range(options.remote_port),
             random: None,
+            udp: None,
         };
         let is_set = |ports: &Self| ports.range.is_some() || ports.random == Some(true);
+        if local.may_have_udp() && (is_set(&both) || is_set(&udp)) {
+            return Self::with_udp(options, [tcp, udp, both], &format!("{name} ({shown})"));
+        }
         let (its, others, is_udp) = match (&local.twin, shown) {
             (Some(_), _) if both.range.is_none() => {
                 return Err(format!(
@@ -148,6 +165,47 @@ impl RequestedPorts {
             None => Ok(its),
         }
     }
+
+    /// Returns the ports of a proxy that has a UDP port. `name` is the subject of errors.
+    fn with_udp(
+        options: &ServiceOptions,
+        [tcp, udp, both]: [Self; 3],
+        name: &str,
+    ) -> Result<Self, String> {
+        if options.host_prefix.is_some() {
+            return Err(format!(
+                "{name} is reached by its hostPrefix, peer to peer, where no datagrams go: remove its \
+                 hostPrefix, or its {}.",
+                match both.range {
+                    Some(_) => "remotePort",
+                    None => "remoteUDPPort and remoteUDPRandom",
+                }
+            ));
+        }
+        if options.service_group.is_some() && !options.group_sticky {
+            return Err(format!(
+                "{name} has a UDP port and a serviceGroup, whose members would get some a visitor's \
+                 connection and some its datagrams: set groupSticky."
+            ));
+        }
+        if both.range.is_some() {
+            let is_set = |ports: &Self| ports.range.is_some() || ports.random == Some(true);
+            if is_set(&tcp) || is_set(&udp) {
+                return Err(format!(
+                    "{name} has a remotePort, which is the number of its TCP port and its UDP port: remove \
+                     the other ports."
+                ));
+            }
+            let udp = both.range.map(|range| (range.first, false));
+            return Ok(Self { udp, ..both });
+        }
+        if udp.range.is_some_and(|range| range.count() > 1) {
+            return Err(format!("{name} has several of remoteUDPPort: give it one."));
+        }
+        let port = udp.range.map_or(0, |range| range.first);
+        let udp = Some((port, port == 0 || udp.random == Some(true)));
+        Ok(Self { udp, ..tcp })
+    }
 }
 
 /// Returns the services of an entry, of which `first` is the first, at the ports of the server that are
@@ -159,17 +217,17 @@ pub fn all(
     name: &str,
 ) -> Result<Vec<ServiceConfig>, String> {
     let RequestedPorts { option, range, .. } = asked;
-    let (count, asked) = (
+    let (count, asked_count) = (
         local.count,
         range.map_or(local.count, |range| range.count()),
     );
     let has_port = matches!(first.exposure, Exposure::Tcp { .. } | Exposure::Udp { .. });
-    if count != asked || (count > 1 && !has_port) {
+    if count != asked_count || (count > 1 && !has_port) {
         let local_ports = match count {
             1 => "one local port".to_owned(),
             count => format!("{count} local ports"),
         };
-        let asked = match (range, asked) {
+        let asked = match (range, asked_count) {
             (None, _) => format!("no {option}"),
             (_, 1) => format!("one {option}"),
             (_, asked) => format!("{asked} of {option}"),
@@ -180,7 +238,13 @@ pub fn all(
             first.local
         ));
     }
-    let twin = local.twin.map(|local| twin(&first, local));
+    let twin = match asked.udp {
+        Some((port, random)) => Some(ServiceConfig {
+            exposure: Exposure::Udp { port, random },
+            ..first.clone()
+        }),
+        None => local.twin.map(|local| twin(&first, local)),
+    };
     if twin.is_some() && first.proxy_protocol == Some(ProxyVersion::One) {
         return Err(format!(
             "{name} ({}) has proxyProtocol 1, which knows no datagrams: write 2.",

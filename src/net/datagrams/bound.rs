@@ -90,6 +90,30 @@ impl Datagrams {
         self.addr
     }
 
+    /// Returns the path to a peer, for which the kernel selects the address of this machine; `None` if the
+    /// socket has no addresses of the peer's family.
+    #[cfg(all(feature = "client", feature = "proxy"))]
+    pub fn path_to(&self, peer: SocketAddr) -> Option<DatagramPath> {
+        let raw = match (self.addr, peer.ip()) {
+            (SocketAddr::V4(_), IpAddr::V6(_)) => return None,
+            (SocketAddr::V6(_), IpAddr::V4(ip)) => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), peer.port())
+            }
+            _ => peer,
+        };
+        Some(DatagramPath {
+            from: peer,
+            raw,
+            to: LocalDestination::Unknown,
+        })
+    }
+
+    /// Ready when datagrams may have come.
+    #[cfg(all(feature = "client", feature = "proxy"))]
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_ready(Interest::Read, cx)
+    }
+
     /// Lets the tasks of another executor thread wait for datagrams.
     pub fn move_to(&self, thread: ShardId) -> io::Result<()> {
         self.io.move_to(thread)

@@ -41,6 +41,18 @@ impl Datagrams {
         ([0, 0, 0, 0], 0).into()
     }
 
+    /// Returns `None`.
+    #[cfg(all(feature = "client", feature = "proxy"))]
+    pub fn path_to(&self, _: SocketAddr) -> Option<DatagramPath> {
+        None
+    }
+
+    /// Never ready.
+    #[cfg(all(feature = "client", feature = "proxy"))]
+    pub fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Pending
+    }
+
     /// Does nothing.
     pub fn move_to(&self, _: ShardId) -> io::Result<()> {
         Ok(())
