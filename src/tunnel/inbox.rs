@@ -207,6 +207,7 @@ impl Inbox {
         set_interval(&mut self.timer, self.watching, self.tick);
         state.sweep(Tick::now());
         state.measure();
+        state.probe_if_due();
         drop(state);
         if self.watching && self.version == Version::One {
             let delivery = self.conn.delivery();

@@ -3,7 +3,8 @@
 use super::moment::Moment;
 use std::time::Duration;
 
-/// A stream that begins after this much silence of the peer triggers a probe.
+/// A stream that begins after this much silence of the peer triggers a probe, and so does one after whose
+/// beginning the peer is silent for this time.
 const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// Time after which any answer is late. It applies alone while the round-trip time is unknown.
 const DEFAULT_LATE_AFTER: Duration = Duration::from_secs(1);
@@ -28,7 +29,9 @@ pub(super) struct Liveness {
     heard: Moment,
     /// When the first unanswered probe was sent. Anything that the peer sends answers it.
     asked: Option<Moment>,
-    /// When the first stream began during the peer's present silence.
+    /// When the first stream began of those that the peer has not been probed for, since it was last heard.
+    begun: Option<Moment>,
+    /// Since when a stream has waited for an answer to its probe.
     watched: Option<Moment>,
     reading: ReadingState,
     /// Whether the kernel reports that bytes do not reach the peer.
@@ -48,6 +51,7 @@ impl Liveness {
         Self {
             heard: now,
             asked: None,
+            begun: None,
             watched: None,
             reading: ReadingState::Active,
             lost: false,
@@ -68,6 +72,7 @@ impl Liveness {
     /// Notes a sign of life of the peer.
     pub fn answered(&mut self) {
         self.asked = None;
+        self.begun = None;
         self.watched = None;
         self.lost = false;
     }
@@ -97,19 +102,39 @@ impl Liveness {
     fn resume_at(&mut self, now: Moment) {
         self.reading = ReadingState::Active;
         self.asked = self.asked.map(|_| now);
+        self.begun = self.begun.map(|_| now);
         self.watched = self.watched.map(|_| now);
     }
 
     /// Notes that a stream begins. True if the peer has been silent for [`PROBE_AFTER`] and should
     /// be probed; the tunnel is then watched until there is a sign of life.
     pub fn begin_stream(&mut self, now: Moment) -> bool {
-        let silent = self.heard.until(now) >= PROBE_AFTER;
-        if self.watched.is_some() || !silent || self.reading == ReadingState::Stalled {
+        if self.watched.is_some() || self.reading == ReadingState::Stalled {
             return false;
         }
+        if self.heard.until(now) < PROBE_AFTER {
+            self.begun.get_or_insert(now);
+            return false;
+        }
+        self.watch(now);
+        true
+    }
+
+    /// Whether the peer has been silent for [`PROBE_AFTER`] since a stream began and should be probed: it may
+    /// have gone before the stream began, and after it was last heard. The tunnel is then watched.
+    pub fn is_probe_due(&mut self, now: Moment) -> bool {
+        let waited = self.since(self.begun, now);
+        let is_due = waited.is_some_and(|waited| waited >= PROBE_AFTER) && self.watched.is_none();
+        if is_due {
+            self.watch(now);
+        }
+        is_due
+    }
+
+    fn watch(&mut self, now: Moment) {
+        self.begun = None;
         self.watched = Some(now);
         self.asked(now);
-        true
     }
 
     /// Whether a stream is waiting for a sign of life.
@@ -172,6 +197,23 @@ mod tests {
         assert_eq!(liveness.unanswered(begin + SECOND * 6), None);
         assert!(!liveness.is_watched());
         assert!(liveness.begin_stream(begin + SECOND * 6));
+    }
+
+    #[test]
+    fn a_peer_that_says_nothing_after_a_stream_has_begun_is_probed_once() {
+        let begin = Moment::now();
+        let mut liveness = Liveness::new(begin);
+        let at = |millis| begin + Duration::from_millis(millis);
+        assert!(!liveness.begin_stream(at(500)) && !liveness.begin_stream(at(900)));
+        assert!(!liveness.is_probe_due(at(1499)));
+        assert!(liveness.is_probe_due(at(1500)));
+        assert!(!liveness.is_probe_due(at(9000)), "it was asked");
+        assert_eq!(liveness.watched(at(2500)), Some(SECOND));
+        liveness.heard(at(9000));
+        assert!(!liveness.is_probe_due(at(19_000)), "no stream has begun");
+        assert!(!liveness.begin_stream(at(9500)));
+        liveness.heard(at(10_000));
+        assert!(!liveness.is_probe_due(at(19_000)), "it was heard since");
     }
 
     #[test]

@@ -253,12 +253,24 @@ impl TunnelState {
         self.warm = true;
         self.end_rest();
         if self.liveness.begin_stream(now) {
-            if self.version == Version::Two {
-                self.ping(now);
-            }
-            // The inbox checks deadlines more often until there is an answer.
-            self.wake_inbox();
+            self.probe(now);
         }
+    }
+
+    /// Asks a peer for a sign of life that has said nothing since a stream began.
+    pub fn probe_if_due(&mut self) {
+        let now = Moment::now();
+        if self.liveness.is_probe_due(now) {
+            self.probe(now);
+        }
+    }
+
+    fn probe(&mut self, now: Moment) {
+        if self.version == Version::Two {
+            self.ping(now);
+        }
+        // The inbox checks deadlines more often until there is an answer.
+        self.wake_inbox();
     }
 
     /// Starts a round-trip measurement if the time is not known or bytes have moved since the last

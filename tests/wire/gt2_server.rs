@@ -356,6 +356,14 @@ fn visitors_of_a_black_hole_are_answered_long_before_the_timeout() {
     assert_eq!(common::visitor::get(addr, "id1.a", "/").status, 503);
 }
 
+#[test]
+fn the_one_visitor_of_a_client_that_has_just_gone_is_answered_long_before_the_timeout() {
+    // The flows of datagrams have the shortest deadline, by which the server looks at its tunnels.
+    let (_server, addr, _peer) = with_tunnel("-timeout 1h -udpTimeout 1s");
+    // The client has been heard just now, and no other visitor comes.
+    assert_eq!(common::visitor::get(addr, "id1.a", "/").status, 502);
+}
+
 /// Connects a GT/2 client with `services` and reads until its tunnel is ready.
 fn told_at_start(addr: SocketAddr, services: &[u8]) -> (Peer, Vec<Frame>) {
     let mut peer = Peer::client(addr, &hello("id1", "secret1", services, WINDOW));
