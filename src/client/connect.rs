@@ -103,8 +103,8 @@ impl fmt::Display for ConnectFailure {
                          (remoteUDPRandom), or have the server allow it",
                     ),
                     RejectCode::HostConflict => f.write_str(
-                        "; choose another hostPrefix or domain, or wait a minute if that client has \
-                         stopped",
+                        "; the server's log names it: choose another hostPrefix or domain, give all members of a \
+                         serviceGroup the same groupKey, or wait a minute if that client has stopped",
                     ),
                     RejectCode::HostNotAllowed => f.write_str(
                         "; the server's log names it: choose another hostPrefix or domain, or have \

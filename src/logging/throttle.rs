@@ -4,24 +4,35 @@ use crate::net::clock;
 use crate::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// Minimum time between two lines; those in between are only counted.
+/// Time in which a number of lines is allowed; further ones are only counted.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A limit of one log line a minute, which counts the suppressed ones.
+/// A limit of one log line a minute, or of another number, which counts the suppressed ones.
 #[derive(Default)]
 pub struct LogThrottle(Mutex<ThrottleState>);
 
 #[derive(Default)]
 struct ThrottleState {
-    written: Option<Instant>,
+    /// When the first line of the present minute was written.
+    begun: Option<Instant>,
+    /// Number of lines that may follow it within the minute, and of those that may still.
+    more: u16,
+    left: u16,
     held_back: u32,
 }
 
 impl LogThrottle {
     /// Creates a throttle that allows the first line.
     pub const fn new() -> Self {
+        Self::with_more(0)
+    }
+
+    /// Creates a throttle that allows the first line of a minute and as many more.
+    pub const fn with_more(more: u16) -> Self {
         Self(Mutex::new(ThrottleState {
-            written: None,
+            begun: None,
+            more,
+            left: 0,
             held_back: 0,
         }))
     }
@@ -34,12 +45,16 @@ impl LogThrottle {
 
     fn allow_at(&self, now: Instant) -> Option<u32> {
         let mut state = self.0.lock();
-        let quiet = |written: Instant| now.saturating_duration_since(written) < SUMMARY_INTERVAL;
-        if state.written.is_some_and(quiet) {
+        let is_present = |begun: Instant| now.saturating_duration_since(begun) < SUMMARY_INTERVAL;
+        if !state.begun.is_some_and(is_present) {
+            state.begun = Some(now);
+            state.left = state.more;
+        } else if let Some(left) = state.left.checked_sub(1) {
+            state.left = left;
+        } else {
             state.held_back = state.held_back.saturating_add(1);
             return None;
         }
-        state.written = Some(now);
         Some(std::mem::take(&mut state.held_back))
     }
 }
@@ -67,5 +82,13 @@ mod tests {
         assert_eq!(at(60), Some(2));
         assert_eq!(at(61), None);
         assert_eq!(at(200), Some(1));
+        let throttle = LogThrottle::with_more(2);
+        let at = |seconds| throttle.allow_at(start + Duration::from_secs(seconds));
+        assert_eq!((at(0), at(1), at(59)), (Some(0), Some(0), Some(0)));
+        assert_eq!((at(59), at(59)), (None, None));
+        assert_eq!(
+            (at(60), at(61), at(62), at(63)),
+            (Some(2), Some(0), Some(0), None)
+        );
     }
 }

@@ -234,7 +234,8 @@ impl PortFailure {
             Self::NoneFree => PortCause::NoneFree,
             Self::Later => PortCause::InUse,
             Self::System(e) if e.kind() == io::ErrorKind::AddrInUse => PortCause::InUse,
-            Self::TooMany | Self::System(_) => PortCause::Other(0),
+            Self::TooMany => PortCause::TooMany,
+            Self::System(_) => PortCause::Other(0),
         }
     }
 }

@@ -35,7 +35,8 @@ pub use domains::domain_of;
 use domains::{domain_key, CATCH_ALL};
 use event_listener::{Event, EventListener};
 pub use groups::SharedName;
-use groups::MAX_MEMBERS;
+use groups::{OfGroup, MAX_MEMBERS};
+use health::DownServices;
 use held_clients::HeldClients;
 pub use held_clients::LoginRight;
 #[cfg(test)]
@@ -95,6 +96,8 @@ pub struct Login<'a> {
     pub proof: LoginProof,
     /// The address that the tunnel comes from.
     pub peer: SocketAddr,
+    /// The wire version of the tunnel.
+    pub version: Version,
 }
 
 #[cfg(test)]
@@ -108,6 +111,7 @@ impl<'a> Login<'a> {
             settings,
             proof: LoginProof::Known,
             peer: ([192, 0, 2, 1], 1).into(),
+            version: Version::Two,
         }
     }
 }
@@ -316,10 +320,8 @@ struct PoolEntry {
     /// The services that the client's end of the tunnel has; `None` while a change of them is
     /// pending.
     services: Option<SharedServices>,
-    /// The services that are down, as its client has told in this tunnel.
-    // In a box: few tunnels have any.
-    #[allow(clippy::box_collection)]
-    down: Option<Box<Vec<ServiceIndex>>>,
+    /// The services that are down, as its client has told in this tunnel. In a box: few tunnels have any.
+    down: Option<Box<DownServices>>,
 }
 
 impl PoolEntry {
@@ -416,8 +418,26 @@ impl Registry {
                     .collect()
             }
             // A client that was started anew, before the server has noticed the end of the old one.
-            (_, RejectCode::HostConflict) => Self::tunnels_of_siblings(&inner, key),
+            (_, code) if needs_siblings(code) => inner.tunnels_of_siblings(key),
             _ => Vec::new(),
+        }
+    }
+
+    /// Returns the tunnels of other clients with the same id that have, perhaps, the ports which this one
+    /// misses.
+    pub fn tunnels_in_the_way(&self, key: &str) -> Vec<Tunnel> {
+        let inner = self.lock();
+        let client = inner.clients.get(key);
+        match client.is_some_and(|client| !client.missing.is_empty()) {
+            true => inner.tunnels_of_siblings(key),
+            false => Vec::new(),
+        }
+    }
+
+    /// Has the missing ports of a client tried again at once.
+    pub fn retry_soon(&self, key: &str) {
+        if let Some(client) = self.lock().clients.get_mut(key) {
+            client.retry_at = clock::now();
         }
     }
 
@@ -588,16 +608,20 @@ impl Registry {
             return Ok(());
         };
         let mut allowance = PortQuota::new(limits);
-        // Of several registrations of an id, each one makes room for those before it.
-        for (_, before) in inner.siblings(id).filter(|(key, _)| *key < id) {
-            for (port, service) in before.open_ports() {
-                // A shared port is counted once.
-                if before.group_of(service).is_none() {
-                    allowance.admit(port);
-                }
+        // Of several registrations of an id, each one makes room for those before it. A shared port is counted
+        // once.
+        let mut counted: Vec<(PortId, bool)> = Vec::new();
+        let before = inner.siblings(id).filter(|(key, _)| *key < id);
+        let theirs = before.flat_map(|(_, before)| before.open_ports());
+        for (port, _) in theirs {
+            if counted.iter().all(|(other, _)| *other != port) {
+                counted.push((port, allowance.admit(port)));
             }
         }
-        let ports = client.open_ports().all(|(port, _)| allowance.admit(port));
+        let ports = client.open_ports().all(|(port, _)| {
+            let known = counted.iter().find(|(other, _)| *other == port);
+            known.map_or_else(|| allowance.admit(port), |(_, is_admitted)| *is_admitted)
+        });
         let verdict = match inner.requested_hosts(login, &client.services) {
             Ok(hosts) if ports && inner.has_exactly(id, &hosts) => Ok(()),
             // The same services would get other host prefixes now.
@@ -923,6 +947,14 @@ impl Registry {
     }
 }
 
+/// Whether another client with the same id may be the reason for a refusal.
+pub fn needs_siblings(code: RejectCode) -> bool {
+    matches!(
+        code,
+        RejectCode::HostConflict | RejectCode::PortNotOpened(_) | RejectCode::TooManyPorts
+    )
+}
+
 fn warn_of_conflict(login: &Login<'_>, other: SocketAddr) {
     log::warn!(
         "two clients with id={} and different services replace each other, one at {} and one at \
@@ -1063,14 +1095,17 @@ impl RegistryState {
             table: &self.shared_ports,
             key,
         };
-        let wanted = open_requested_ports(id, allowance, &services, (&mine, of_others), inherited);
+        let wanted =
+            open_requested_ports(login, allowance, &services, (&mine, of_others), inherited);
         let nothing = |ports: &SortedPorts| {
-            let missing = ports.missing.first().map(|missing| missing.service);
+            let missing = ports.missing.first();
+            let missing = missing.map(|missing| (missing.service, missing.cause));
             let has_none = ports.kept.is_empty() && ports.new.is_empty() && ports.joined.is_empty();
             missing.filter(|_| hosts.is_empty() && has_none)
         };
         let wanted = wanted.and_then(|ports| match nothing(&ports) {
-            Some(service) => Err(RejectCode::PortNotOpened(service)),
+            Some((_, PortCause::TooMany)) => Err(RejectCode::TooManyPorts),
+            Some((service, _)) => Err(RejectCode::PortNotOpened(service)),
             None => Ok(ports),
         });
         let SortedPorts {
@@ -1202,6 +1237,15 @@ impl RegistryState {
         }
     }
 
+    /// Returns why a client cannot have a name for a service of this group, or of none, for the log.
+    fn why_taken(&self, name: &Key, group: Option<&GroupSpec>) -> &'static str {
+        let shared = self.hosts.get(name).and_then(|host| host.group.as_ref());
+        match shared {
+            Some(its) => its.why_not(group),
+            None => "another client has it, or had it within the last minute",
+        }
+    }
+
     /// Returns the key of a domain that a client asks for, or the code with which it is refused.
     fn requested_domain(
         &self,
@@ -1211,8 +1255,9 @@ impl RegistryState {
         now: Instant,
     ) -> Result<Key, RejectCode> {
         let id = login.id;
+        let of_group = OfGroup(group);
         let refuse = |refusal, why: &dyn Display| {
-            log::warn!("id={id} cannot have the domain {text:?}: {why}");
+            log::warn!("id={id} cannot have the domain {text:?}{of_group}: {why}");
             Err(refusal)
         };
         let domain = match Domain::parse(text) {
@@ -1229,10 +1274,7 @@ impl RegistryState {
         }
         let key = domain_key(kind, domain.as_str());
         match self.other_owner(&key, login, group, now) {
-            Some(_) => {
-                let why = &"another client has it, or had it within the last minute";
-                refuse(RejectCode::HostConflict, why)
-            }
+            Some(_) => refuse(RejectCode::HostConflict, &self.why_taken(&key, group)),
             None => Ok(key),
         }
     }
@@ -1270,7 +1312,9 @@ impl RegistryState {
                     for domain in domains {
                         let key = self.requested_domain(login, kind, (domain, group), now)?;
                         if !keys.insert(key.clone()) {
-                            log::warn!("id={id} asks for the domain {domain:?} twice");
+                            log::warn!(
+                                "id={id} cannot have the domain {domain:?}: two of its services ask for it"
+                            );
                             return Err(RejectCode::HostConflict);
                         }
                         let is_theirs = theirs.contains(&key);
@@ -1339,11 +1383,11 @@ impl RegistryState {
                     !is_away || !users.owns(&key.1, id) || users.owns(&key.1, other)
                 });
             if taken {
-                let why = &"another client has it, or had it within the last minute";
-                return refuse(&name, RejectCode::HostConflict, why);
+                let why = format!("{}{}", self.why_taken(&key, group), OfGroup(group));
+                return refuse(&name, RejectCode::HostConflict, &why);
             }
             if !keys.insert(key.clone()) {
-                let why = &"two services of the client ask for it";
+                let why = &"two of its services ask for it";
                 return refuse(&name, RejectCode::HostConflict, why);
             }
             wanted.push(WantedHost {
@@ -1586,57 +1630,66 @@ fn sort_ports(
     sorted
 }
 
-/// Opens the requested ports that the client does not have. Fails only if the client may not have
-/// that many.
+/// Opens the requested ports that the client does not have. Ports beyond those that it may have are missing;
+/// over GT/1, which cannot tell of one, this fails then.
 fn open_requested_ports(
-    id: &str,
+    login: &Login<'_>,
     mut allowance: PortQuota<'_>,
     services: &[Option<ServiceSpec>],
     (mine, of_others): (&[PortListener], PortsOfOthers<'_>),
     mut inherited: Vec<InheritedPort>,
 ) -> Result<SortedPorts, RejectCode> {
+    let id = login.id;
     let RequestedPorts {
-        kept,
+        mut kept,
         wanted,
-        joined,
-        refused,
+        mut joined,
+        refused: mut missing,
     } = sort_ports(services, mine, of_others);
-    for port in kept.iter().filter_map(|(at, ..)| mine.get(*at)) {
-        if !allowance.admit(port.id()) {
-            return Err(RejectCode::TooManyPorts);
+    for missing in &missing {
+        let group = services.get(missing.service.as_usize());
+        let group = group.and_then(|spec| spec.as_ref()?.group());
+        let why = of_others.why_refused(missing.request, group);
+        log_failure(Level::Warn, id, missing.request, missing.service, &why);
+    }
+    let mut excess: Vec<(PortRequest, ServiceIndex)> = Vec::new();
+    kept.retain(|(at, request, service)| {
+        let is_admitted = mine.get(*at).is_some_and(|port| allowance.admit(port.id()));
+        if !is_admitted {
+            excess.push((*request, *service));
         }
-    }
-    for port in &joined {
-        if !allowance.admit(port.port) {
-            return Err(RejectCode::TooManyPorts);
+        is_admitted
+    });
+    joined.retain(|joined| {
+        let (protocol, port) = joined.port;
+        let is_admitted = allowance.admit(joined.port);
+        if is_admitted {
+            log::debug!("id={id} shares {protocol} port {port} with its group");
+        } else {
+            let request = PortRequest {
+                protocol,
+                random: false,
+                port,
+            };
+            excess.push((request, joined.service));
         }
-        let (protocol, number) = port.port;
-        log::debug!("id={id} shares {protocol} port {number} with its group");
+        is_admitted
+    });
+    for (request, service) in excess {
+        let failure = PortFailure::TooMany;
+        log_failure(Level::Warn, id, request, service, &failure);
+        missing.push(MissingPort {
+            request,
+            service,
+            cause: failure.cause(),
+        });
     }
-    for MissingPort {
-        request,
-        service,
-        cause,
-    } in &refused
-    {
-        let (protocol, port) = request.id();
-        log::warn!(
-            "cannot open {protocol} port {port} for service {service} id={id}: {}",
-            match cause {
-                PortCause::InUse => "another group has it, or one with another groupKey",
-                _ => "a group shares no port of the server's choice",
-            }
-        );
-    }
-    let (mut new, mut missing, mut tries) = (Vec::new(), refused, ports::MAX_TRIES_LOCKED);
+    let (mut new, mut tries) = (Vec::new(), ports::MAX_TRIES_LOCKED);
     for (request, service) in wanted {
         match ports::open(&mut allowance, &mut inherited, request, service, &mut tries) {
             Ok(opened) => new.push(opened),
             Err(failure) => {
                 log_failure(Level::Warn, id, request, service, &failure);
-                if let PortFailure::TooMany = failure {
-                    return Err(RejectCode::TooManyPorts);
-                }
                 missing.push(MissingPort {
                     request,
                     service,
@@ -1644,6 +1697,10 @@ fn open_requested_ports(
                 });
             }
         }
+    }
+    let is_excess = |missing: &MissingPort| missing.cause == PortCause::TooMany;
+    if login.version == Version::One && missing.iter().any(is_excess) {
+        return Err(RejectCode::TooManyPorts);
     }
     Ok(SortedPorts {
         kept,
@@ -1659,7 +1716,7 @@ fn log_failure(
     id: &str,
     request: PortRequest,
     service: ServiceIndex,
-    failure: &PortFailure,
+    failure: &dyn Display,
 ) {
     let (protocol, port) = request.id();
     log::log!(

@@ -90,7 +90,7 @@ impl std::fmt::Display for RejectCode {
             Self::TooManyConnections => f.write_str("reached the max connections"),
             Self::TooManyHosts => f.write_str("host number is limited"),
             Self::HostConflict => {
-                f.write_str("host conflict: a prefix or a domain belongs to another client")
+                f.write_str("host conflict: another client has a prefix or a domain, or two services ask for one")
             }
             Self::HostNotAllowed => {
                 f.write_str("host regex mismatch: a prefix or a domain is not allowed")
@@ -99,14 +99,14 @@ impl std::fmt::Display for RejectCode {
                 f.write_str("another client with this id and a different config is connected")
             }
             Self::TooManyOptions => f.write_str("reached the max options"),
-            Self::TooManyPorts => f.write_str("TCP number is limited"),
+            Self::TooManyPorts => f.write_str("reached the max ports (tcpNumber or udpNumber of the server)"),
             Self::AddressNotAllowed => f.write_str("this id may not connect from this address"),
             Self::Other(code) => write!(f, "error code {code}"),
         }
     }
 }
 
-/// Why a server could not open a TCP port while it publishes the client's other services: a `u16`
+/// Why a server could not open a TCP or UDP port while it publishes the client's other services: a `u16`
 /// on the wire of GT/2 (docs/wire.md, "The tunnel"). GT/1 cannot express it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PortCause {
@@ -116,6 +116,8 @@ pub enum PortCause {
     NotAllowed,
     /// Code 3: all ports of the client's ranges are in use.
     NoneFree,
+    /// Code 4: the client has its maximum of ports.
+    TooMany,
     /// 0, or a code of a later version.
     Other(u16),
 }
@@ -127,6 +129,7 @@ impl PortCause {
             1 => Self::InUse,
             2 => Self::NotAllowed,
             3 => Self::NoneFree,
+            4 => Self::TooMany,
             code => Self::Other(code),
         }
     }
@@ -137,6 +140,7 @@ impl PortCause {
             Self::InUse => 1,
             Self::NotAllowed => 2,
             Self::NoneFree => 3,
+            Self::TooMany => 4,
             Self::Other(code) => code,
         }
     }
@@ -148,6 +152,7 @@ impl std::fmt::Display for PortCause {
             Self::InUse => "the port is in use on the server",
             Self::NotAllowed => "the server does not allow this port",
             Self::NoneFree => "no port that the server allows is free",
+            Self::TooMany => "the client has the maximum of ports that the server allows it",
             Self::Other(_) => "see the server's log",
         })
     }

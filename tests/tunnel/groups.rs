@@ -10,10 +10,10 @@ use crate::common::peer::gt2::{self, field, finish, hello_with, identity, Peer};
 use crate::common::ports::free_port;
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, Service};
-use crate::common::visitor::{connect, get};
+use crate::common::visitor::{connect, connect_from, get, read_answer};
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
 
 const GROUP: &str = "-serviceGroup g -groupKey k1";
 
@@ -359,6 +359,101 @@ fn a_client_that_is_started_anew_gets_the_names_of_its_dead_predecessor() {
 }
 
 #[test]
+fn a_client_that_is_started_anew_gets_the_ports_of_its_frozen_predecessor() {
+    let (one, port) = (service::http(0, "one"), free_port());
+    let mut server = server_of_id1(&format!("-tcpNumber 1 -tcpRange {port}"));
+    let addr = server.addr();
+    let own = format!("-local tcp://{} -remoteTCPPort {port}", one.addr);
+    let stopped = member("id1", addr, &one, &own);
+    stopped.signal("STOP");
+    let mut anew = member("id1", addr, &one, &own);
+    anew.wait_for_opened_port(port);
+    let at_port = SocketAddr::from(([127, 0, 0, 1], port));
+    eventually("the new client at its port", || {
+        (get(at_port, "x", "/").text() == "one / x").then_some(())
+    });
+    // One whose only service is the port.
+    anew.signal("STOP");
+    let grouped = format!("{own} {GROUP}");
+    let mut alone = start("id1", addr, &grouped);
+    alone.wait_for_opened_port(port);
+    assert_eq!(get(at_port, "x", "/").text(), "one / x");
+    for client in [&stopped, &anew] {
+        client.signal("CONT");
+    }
+}
+
+#[test]
+fn a_visitor_of_a_sticky_group_comes_back_to_its_member_after_a_start_of_the_client() {
+    let (one, two) = (service::http(0, "one"), service::http(0, "two"));
+    let mut server = server_of_three("");
+    let addr = server.addr();
+    let members = || {
+        let status = |n| {
+            let mut visitor = connect_from(Ipv4Addr::new(127, 0, 0, n), addr);
+            let request = b"GET / HTTP/1.1\r\nHost: web.a\r\nConnection: close\r\n\r\n";
+            visitor.write_all(request).expect("ask");
+            read_answer(&mut visitor).text()
+        };
+        (1..=20).map(status).collect::<Vec<_>>()
+    };
+    let mut first = member("id1", addr, &one, "-groupSticky");
+    let _second = member("id2", addr, &two, "-groupSticky");
+    let before = members();
+    assert_eq!(
+        before.iter().collect::<BTreeSet<_>>().len(),
+        2,
+        "{before:?}"
+    );
+    assert_eq!(first.stop(), Some(0));
+    server.wait_for_closed_of("id1", 1);
+    let _anew = member("id1", addr, &one, "-groupSticky");
+    assert_eq!(members(), before);
+}
+
+#[test]
+fn a_reload_that_lowers_the_number_of_ports_counts_those_that_clients_of_an_id_share() {
+    let (shared, one, two) = (free_port(), free_port(), free_port());
+    let text = |number: &str| {
+        format!(
+            "users: {{id1: {{secret: secret1}}}}\noptions: {{addr: 127.0.0.1:0}}\n\
+             tcp: [{{number: {number}, range: 1024-65535}}]\n"
+        )
+    };
+    let mut server = Filed::start("server", text, "3");
+    let addr = server.gt.addr();
+    let local = service::banner("one");
+    let port = |port: u16, group: &str| {
+        format!("-local tcp://{} -remoteTCPPort {port} {group}", local.addr)
+    };
+    let mut clients = [(one, GROUP), (two, "")].map(|(own, group)| {
+        let services = format!("{} {}", port(shared, GROUP), port(own, group));
+        let mut client = start("id1", addr, &services);
+        client.wait_for_opened_port(own);
+        client
+    });
+    let open = || {
+        let ports = [shared, one, two].into_iter();
+        let is_open = |port: &u16| TcpStream::connect(("127.0.0.1", *port)).is_ok();
+        ports.filter(is_open).collect::<Vec<_>>()
+    };
+    assert_eq!(open().len(), 3);
+    server.reload("2");
+    // The later one is told of the one that is too many, and keeps the other.
+    let is_told = |client: &mut Gt| {
+        client
+            .warnings()
+            .iter()
+            .any(|it| it.contains("maximum of ports"))
+    };
+    eventually("a client to be told", || {
+        clients.iter_mut().any(is_told).then_some(())
+    });
+    let left = open();
+    assert!(left.len() == 2 && left.contains(&shared), "{left:?}");
+}
+
+#[test]
 fn a_reload_joins_and_leaves_a_group() {
     let (one, two) = (service::http(0, "one"), service::http(0, "two"));
     let mut server = server_of_three("");
@@ -493,6 +588,12 @@ fn a_shared_port_is_in_use_for_others_and_reserved_for_the_group_after_its_last_
     ];
     for group in others {
         refused("id2", group);
+    }
+    for why in [
+        "the serviceGroup of this name that has it has another groupKey (serviceGroup \"g\")",
+        "clients of another serviceGroup share it (serviceGroup \"h\")",
+    ] {
+        server.wait_for(&format!("TCP port {port} for service 0 id=id2: {why}"));
     }
     assert_eq!(first.stop(), Some(0));
     server.wait_for_closed_of("id1", 1);

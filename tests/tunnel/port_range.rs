@@ -41,3 +41,24 @@ fn each_port_leads_to_its_own_and_one_that_is_taken_is_told_and_leaves_the_other
     drop(taken);
     client.wait_for_opened_port(there + 1);
 }
+
+#[test]
+fn ports_beyond_the_maximum_are_told_and_the_others_are_published() {
+    for (protocol, lower) in [("TCP", "tcp"), ("UDP", "udp")] {
+        let (here, there) = (free_ports(3), free_ports(3));
+        let mut server = server_of_id1(&format!("-{lower}Number 2 -{lower}Range 1024-65535"));
+        let options = format!(
+            "-local {lower}://127.0.0.1:{here}-{} -remote{protocol}Port {there}-{}",
+            here + 2,
+            there + 2
+        );
+        let mut client = client_of_id1(server.addr(), &options);
+        let last = format!("the {protocol} port of {lower}://127.0.0.1:{}", here + 2);
+        let warning = client.wait_for(&last);
+        assert!(warning.contains("the maximum of ports"), "{warning}");
+        for port in [there, there + 1] {
+            client.wait_for(&format!("{lower} port {port} opened successfully"));
+        }
+        server.wait_for("the client has its maximum of ports (tcpNumber or udpNumber)");
+    }
+}

@@ -174,6 +174,7 @@ mod tests {
                 settings: &state.settings.get(),
                 proof: LoginProof::Known,
                 peer: addr,
+                version: Version::One,
             };
             let joined = state.registry.register(&login, vec![Some(spec)], &tunnel);
             assert!(joined.is_ok());

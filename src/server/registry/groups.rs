@@ -1,9 +1,11 @@
 //! Names that several clients share (docs/wire.md, "Groups"): which of them a visitor comes to.
 
 use super::host_table::{HostGroup, HostMember};
-use super::{HostKind, Key, OpenResult, RegisteredClient, Registry, RegistryState};
+use super::{HostKind, Key, OpenResult, RegisteredClient, RegistryState};
 use crate::server::ports::PortId;
 use crate::wire::frame::ServiceIndex;
+use crate::wire::hello::GroupSpec;
+use std::fmt;
 use std::net::IpAddr;
 
 /// Maximum number of shared names of a client that the API lists, each with all members.
@@ -66,6 +68,8 @@ impl RegistryState {
         visitor: IpAddr,
         also_down: bool,
     ) -> Choice {
+        let members: Vec<&HostMember> = members.collect();
+        let all: Vec<&str> = members.iter().map(|member| &*member.client).collect();
         let mut least_late = None;
         let mut candidates: Vec<Candidate> = Vec::new();
         let mut others: Vec<(Box<str>, ServiceIndex)> = Vec::new();
@@ -92,7 +96,8 @@ impl RegistryState {
         }
         let candidates = candidates.into_iter();
         let chosen = match group.spec.sticky {
-            true => candidates.max_by_key(|candidate| affinity(visitor, &candidate.key)),
+            true => candidates
+                .max_by_key(|candidate| affinity(visitor, lasting_name(&candidate.key, &all))),
             false => candidates.min_by_key(|candidate| (candidate.streams, candidate.turn)),
         };
         Choice {
@@ -147,6 +152,17 @@ impl RegisteredClient {
     }
 }
 
+/// Returns the name of a member that stays the same as long as possible: its id, which survives a start of
+/// the client, unless other members have the same.
+fn lasting_name<'a>(member: &'a str, members: &[&str]) -> &'a str {
+    let id = super::id_of(member);
+    let same = members.iter().filter(|other| super::id_of(other) == id);
+    match same.count() {
+        0 | 1 => id,
+        _ => member,
+    }
+}
+
 /// Returns a number that is different for each visitor and member, and always the same. The member with the
 /// highest one serves the visitor, so that only the visitors of a member that leaves come to another one.
 fn affinity(visitor: IpAddr, member: &str) -> u64 {
@@ -164,6 +180,18 @@ fn affinity(visitor: IpAddr, member: &str) -> u64 {
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
     hash = (hash ^ (hash >> 33)).wrapping_mul(0xC4CE_B9FE_1A85_EC53);
     hash ^ (hash >> 33)
+}
+
+/// The group of a service as it is behind its name in the log; nothing without one.
+pub struct OfGroup<'a>(pub Option<&'a GroupSpec>);
+
+impl fmt::Display for OfGroup<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(group) => write!(f, " (serviceGroup {:?})", group.name),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A name that a client shares, for the API.
@@ -227,13 +255,10 @@ impl SharedName {
     }
 }
 
-impl Registry {
+impl RegistryState {
     /// Returns other tunnels of the id of this registration.
-    pub(super) fn tunnels_of_siblings(
-        inner: &RegistryState,
-        key: &str,
-    ) -> Vec<crate::tunnel::Tunnel> {
-        let siblings = inner.siblings(key);
+    pub(super) fn tunnels_of_siblings(&self, key: &str) -> Vec<crate::tunnel::Tunnel> {
+        let siblings = self.siblings(key);
         let tunnels = siblings.flat_map(|(_, client)| client.open_tunnels());
         tunnels.cloned().collect()
     }
@@ -267,6 +292,18 @@ mod tests {
             counts.iter().all(|count| (800..1200).contains(count)),
             "{counts:?}"
         );
+    }
+
+    #[test]
+    fn visitors_come_back_to_a_client_that_was_started_anew_unless_others_have_its_id() {
+        let key = |id: &str, instance| super::super::client_key(id, Some([instance; 8]));
+        let (before, anew, other) = (key("id1", 1), key("id1", 2), key("id2", 3));
+        let name = |key, all: &[&str]| lasting_name(key, all).to_owned();
+        assert_eq!(name(&before, &[&before, &other]), "id1");
+        assert_eq!(name(&anew, &[&anew, &other]), "id1");
+        assert_eq!(name(&anew, &[&anew, &before, &other]), &*anew);
+        assert_eq!(name(&other, &[&anew, &before, &other]), "id2");
+        assert_eq!(name("id3", &["id3"]), "id3");
     }
 
     #[test]

@@ -2,14 +2,34 @@
 
 use super::domains::domain_of;
 use super::{PoolEntry, RegisteredClient, Registry, RegistryState};
+use crate::logging::LogThrottle;
 use crate::tunnel::Tunnel;
 use crate::wire::frame::ServiceIndex;
 use crate::wire::hello::ServiceSpec;
 
+/// Maximum number of further lines about the services of a tunnel in the minute after one.
+const MORE_LINES: u16 = 19;
+
+/// The services that are down, as a client has told in one tunnel.
+pub(super) struct DownServices {
+    services: Vec<ServiceIndex>,
+    /// A client can tell as often as it likes.
+    lines: LogThrottle,
+}
+
+impl Default for DownServices {
+    fn default() -> Self {
+        Self {
+            services: Vec::new(),
+            lines: LogThrottle::with_more(MORE_LINES),
+        }
+    }
+}
+
 impl PoolEntry {
     /// Whether the client has told in this tunnel that a service is down.
     pub(super) fn is_down(&self, service: ServiceIndex) -> bool {
-        let mut down = self.down.iter().flat_map(|down| down.iter());
+        let mut down = self.down.iter().flat_map(|down| &down.services);
         down.any(|down| *down == service)
     }
 }
@@ -29,7 +49,12 @@ impl RegisteredClient {
         let (mut tunnels, mut told) = (0usize, Vec::new());
         for member in open {
             tunnels = tunnels.saturating_add(1);
-            told.extend(member.down.iter().flat_map(|down| down.iter().copied()));
+            told.extend(
+                member
+                    .down
+                    .iter()
+                    .flat_map(|down| down.services.iter().copied()),
+            );
         }
         // One that is down has been told of in each tunnel.
         told.sort_unstable();
@@ -42,14 +67,15 @@ impl RegisteredClient {
 
 impl Registry {
     /// Notes whether a service is up, as the client has told in one of its tunnels. Returns the name of the
-    /// service, for the log, if visitors see a change.
+    /// service and the number of changes that were not logged before, if visitors see a change and it is to be
+    /// logged.
     pub fn set_state(
         &self,
         id: &str,
         tunnel: &Tunnel,
         service: ServiceIndex,
         is_up: bool,
-    ) -> Option<String> {
+    ) -> Option<(String, u32)> {
         let mut inner = self.lock();
         let client = inner.clients.get_mut(id)?;
         let at = client
@@ -59,13 +85,17 @@ impl Registry {
         client.services.get(service.as_usize())?;
         let was_down = client.is_down(service);
         let told = client.tunnels.get_mut(at)?.down.get_or_insert_default();
-        match told.iter().position(|down| *down == service) {
-            Some(at) if is_up => drop(told.swap_remove(at)),
-            None if !is_up => told.push(service),
+        match told.services.iter().position(|down| *down == service) {
+            Some(at) if is_up => drop(told.services.swap_remove(at)),
+            None if !is_up => told.services.push(service),
             _ => return None,
         }
-        let is_changed = client.is_down(service) != was_down;
-        is_changed.then(|| inner.service_name(id, service))
+        if client.is_down(service) == was_down {
+            return None;
+        }
+        let told = client.tunnels.get(at)?.down.as_ref()?;
+        let lines = told.lines.allow()?;
+        Some((inner.service_name(id, service), lines))
     }
 }
 
@@ -151,7 +181,7 @@ mod tests {
             }
             let open = |also_down| registry.open_host(HostKind::Http, "web", VISITOR, also_down);
             let set = |tunnel, is_up| registry.set_state("id1", tunnel, SERVICE, is_up);
-            let web = Some("web".to_owned());
+            let web = Some(("web".to_owned(), 0));
             assert_eq!(set(&one, false), None, "the other one takes visitors");
             assert!(matches!(open(false), OpenResult::Stream(_)));
             assert_eq!(one.streams(), 0);
@@ -167,6 +197,21 @@ mod tests {
             registry.tunnel_ended("id1", &two);
             assert!(matches!(open(false), OpenResult::NoTunnel));
             assert_eq!(set(&two, true), None, "it is no tunnel of the client");
+        });
+    }
+
+    #[test]
+    fn a_client_that_tells_again_and_again_has_few_lines_in_the_log() {
+        async_std::task::block_on(async {
+            let registry = Registry::default();
+            let (tunnel, _open) = tunnel();
+            let joined = as_login(|login| registry.register(login, services("web"), &tunnel));
+            assert!(joined.is_ok());
+            let told =
+                (0..1000).filter_map(|n| registry.set_state("id1", &tunnel, SERVICE, n % 2 == 1));
+            assert_eq!(told.count(), usize::from(MORE_LINES) + 1);
+            let open = registry.open_host(HostKind::Http, "web", VISITOR, false);
+            assert!(matches!(open, OpenResult::Stream(_)), "the last one holds");
         });
     }
 
@@ -189,7 +234,7 @@ mod tests {
             assert_eq!(registry.set_state("id1", &two, SERVICE, false), None);
             assert!(matches!(open(), OpenResult::Stream(_)));
             let name = registry.set_state("id1", &one, SERVICE, false);
-            assert_eq!(name.as_deref(), Some("other"));
+            assert_eq!(name, Some(("other".to_owned(), 0)));
             assert!(matches!(open(), OpenResult::Down));
             let unknown = ServiceIndex(1);
             assert_eq!(registry.set_state("id1", &one, unknown, false), None);

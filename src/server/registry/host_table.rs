@@ -28,6 +28,21 @@ pub struct HostMember {
 }
 
 impl HostGroup {
+    /// Returns why a client cannot share the name with a service of another group, or of none, or why there
+    /// is no room for it in this one.
+    pub fn why_not(&self, group: Option<&GroupSpec>) -> &'static str {
+        match group {
+            None => "clients of a serviceGroup share it, to which this service does not belong",
+            Some(group) if self.spec.is(group) => {
+                "its serviceGroup has the maximum of members, 100"
+            }
+            Some(group) if self.spec.name == group.name => {
+                "the serviceGroup of this name that has it has another groupKey"
+            }
+            Some(_) => "clients of another serviceGroup share it",
+        }
+    }
+
     /// Returns when a visitor last came to a member.
     pub fn turn_of(&self, client: &str) -> u32 {
         let turn = self.turns.iter().find(|(other, _)| **other == *client);

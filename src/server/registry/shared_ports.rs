@@ -1,7 +1,7 @@
 //! Ports that several clients share (docs/wire.md, "Groups"). One member has the listener; the others are
 //! in the table of shared ports alone. When it leaves, another member takes the listener over.
 
-use super::groups::MAX_MEMBERS;
+use super::groups::{OfGroup, MAX_MEMBERS};
 use super::host_table::{HostMember, HostTable};
 use super::{Login, RegistryState};
 use crate::server::ports::{PortId, PortListener, PortRequest};
@@ -54,6 +54,19 @@ impl PortsOfOthers<'_> {
             Some(_) => PortStanding::Join,
             None => PortStanding::Open,
         }
+    }
+
+    /// Returns why a client is refused a port for a service of this group, for the log.
+    pub fn why_refused(&self, request: PortRequest, group: Option<&GroupSpec>) -> String {
+        let shared = self.table.get(&request.id());
+        let why = match shared.and_then(|host| host.group.as_ref()) {
+            _ if request.random || request.port == 0 => {
+                "a group shares no port of the server's choice: choose one"
+            }
+            Some(its) => its.why_not(group),
+            None => "another client has it",
+        };
+        format!("{why}{}", OfGroup(group))
     }
 
     /// Whether other clients have the port, too.

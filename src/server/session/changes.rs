@@ -2,6 +2,7 @@
 
 use super::ServerSession;
 use crate::config::Secret;
+use crate::logging::held_back;
 use crate::server::auth_api::AuthDecision;
 use crate::server::login::all_granted;
 use crate::wire::frame::{RejectCode, ServiceIndex, Signal};
@@ -101,13 +102,15 @@ impl ServerSession {
             return;
         }
         let (id, registry) = (&self.credentials.id, &self.state.registry);
-        match registry.set_state(self.key(), &self.tunnel, service, is_up) {
-            Some(name) if is_up => log::info!("a service is up again id={id} service={name}"),
-            Some(name) => log::warn!(
+        let change = registry.set_state(self.key(), &self.tunnel, service, is_up);
+        let Some((name, lines)) = change else { return };
+        let more = held_back(lines);
+        match is_up {
+            true => log::info!("a service is up again id={id} service={name}{more}"),
+            false => log::warn!(
                 "a service is down, as its client has found; its visitors are refused until it is up \
-                 id={id} service={name}"
+                 id={id} service={name}{more}"
             ),
-            None => {}
         }
     }
 

@@ -9,7 +9,7 @@ use super::handshake::{LoginRejection, VerifiedHello};
 use super::incoming::Incoming;
 use super::login::{admit, all_granted, reject, Authenticated};
 use super::ports::PortSocket;
-use super::registry::{client_key, Login, Registration};
+use super::registry::{client_key, needs_siblings, Login, Registration};
 use super::settings::Settings;
 use super::state::ServerState;
 use super::users::{Admission, Credentials, LoginProof, LoginVerdict};
@@ -47,6 +47,8 @@ const BLACK_HOLE_TIMEOUT: Duration = Duration::from_secs(8);
 const CLOSED_NORMALLY: &str = "in good order";
 /// Time that other tunnels of a client have to answer when a new one would be too many.
 const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(2);
+/// The reason for the end of a tunnel that has not answered meanwhile.
+const NO_SIGN_OF_LIFE: &str = "it gave no sign of life when its client came back";
 /// Time that a draining tunnel without streams may stay open before the server ends it.
 const DRAINED_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -370,6 +372,7 @@ impl ServerSession {
             settings: &settings,
             proof,
             peer: self.peer,
+            version: self.tunnel.version(),
         })
     }
 
@@ -503,15 +506,16 @@ impl ServerSession {
         let join =
             |services| self.as_login(|login| registry.register(login, services, &self.tunnel));
         let code = match join(services.clone()) {
-            Err(
-                code @ (RejectCode::TooManyConnections
-                | RejectCode::OtherClientConnected
-                | RejectCode::HostConflict),
-            ) => code,
+            Err(code @ (RejectCode::TooManyConnections | RejectCode::OtherClientConnected)) => code,
+            Err(code) if needs_siblings(code) => code,
+            Ok(opened) => {
+                self.probe_those_in_the_way();
+                return Ok(opened);
+            }
             decided => return decided,
         };
         let blocking = registry.blocking_tunnels(key, code);
-        if blocking.is_empty() && code == RejectCode::HostConflict {
+        if blocking.is_empty() && needs_siblings(code) {
             return Err(code);
         }
         let gone = tunnel::find_dead(blocking, SIGN_OF_LIFE_TIMEOUT).await;
@@ -519,12 +523,35 @@ impl ServerSession {
             return Err(code);
         }
         for tunnel in &gone {
-            tunnel.abort("it gave no sign of life when its client came back");
+            tunnel.abort(NO_SIGN_OF_LIFE);
             if code != RejectCode::TooManyConnections {
                 registry.tunnel_of_id_ended(key, tunnel);
             }
         }
         join(services)
+    }
+
+    /// Looks whether other clients with the same id that have, perhaps, ports which this one misses have gone,
+    /// and has these tried again then.
+    fn probe_those_in_the_way(&self) {
+        let blocking = self.state.registry.tunnels_in_the_way(self.key());
+        if blocking.is_empty() {
+            return;
+        }
+        let (state, tunnel) = (self.state.clone(), self.tunnel.clone());
+        let key: Box<str> = self.key().into();
+        net::spawn(async move {
+            let gone = tunnel::find_dead(blocking, SIGN_OF_LIFE_TIMEOUT).await;
+            if gone.is_empty() || state.stop.is_triggered() {
+                return;
+            }
+            for tunnel in &gone {
+                tunnel.abort(NO_SIGN_OF_LIFE);
+                state.registry.tunnel_of_id_ended(&key, tunnel);
+            }
+            state.registry.retry_soon(&key);
+            tunnel.end_rest();
+        });
     }
 
     fn wait_to_move<'a>(&'a self, watch: &mut Watch<'a>, pause: Duration) {
