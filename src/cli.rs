@@ -122,6 +122,7 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
     }
     match word(arguments, role)? {
         Some(Subcommand::Help(role)) => return Ok(Command::Print(usage(role))),
+        Some(Subcommand::HelpAbout(text)) => return Ok(Command::Print(text.to_owned())),
         Some(Subcommand::Version) => return Ok(Command::Print(format!("{VERSION}\n"))),
         #[cfg(feature = "client")]
         Some(Subcommand::Bans(request)) => return Ok(Command::Bans(request)),

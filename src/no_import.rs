@@ -7,12 +7,13 @@ use crate::config::RoleName;
 pub enum ImportRequest {}
 
 impl ImportRequest {
+    /// The error, which is all the help there is.
+    pub const HELP: &str =
+        "This gt was built without import: use a program with the Cargo feature import, as on a desktop, and \
+         copy what it prints here.";
+
     /// Returns the error.
     pub fn from_words(_: &[String], _: Option<RoleName>) -> Result<Self, String> {
-        Err(
-            "This gt was built without import: use a program with the Cargo feature import, as on a desktop, \
-             and copy what it prints here."
-                .to_owned(),
-        )
+        Err(Self::HELP.to_owned())
     }
 }

@@ -15,6 +15,8 @@ use crate::passwords::UserName;
 pub enum Subcommand {
     /// Print the usage of gt, or the flags of one role.
     Help(Option<RoleName>),
+    /// Print how a subcommand is used.
+    HelpAbout(&'static str),
     /// Print the version.
     Version,
     /// Ask running processes about bans.
@@ -57,6 +59,7 @@ pub fn word(
         "hash" => user(rest)
             .map(|user| Some(Subcommand::Hash(user)))
             .map_err(ConfigError::new),
+        "import" if is_help(rest) => Ok(Some(Subcommand::HelpAbout(ImportRequest::HELP))),
         "import" => ImportRequest::from_words(rest, role)
             .map(|request| Some(Subcommand::Import(request)))
             .map_err(ConfigError::new),
@@ -66,6 +69,11 @@ pub fn word(
             hint(word)
         ))),
     }
+}
+
+/// Whether the words behind a subcommand ask for its help.
+fn is_help(words: &[String]) -> bool {
+    matches!(words, [word] if matches!(word.as_str(), "-h" | "-help" | "--help"))
 }
 
 /// Reads the words of the command line behind `hash`.

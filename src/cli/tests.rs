@@ -122,7 +122,10 @@ fn an_import_takes_one_file_and_a_role_in_front() {
     for line in ["gt import", "gt import a b"] {
         assert!(error(line).contains("Write gt import FILE"), "{line}");
     }
-    assert!(error("gt import -h").contains("gt import has no flags"));
+    for line in ["gt import -h", "gt client import --help"] {
+        assert!(printed(line).starts_with("Usage: gt import FILE"), "{line}");
+    }
+    assert!(error("gt import -x").contains("gt import has no flags"));
     assert!(printed("gt help").contains("\n  gt import FILE "));
 }
 

@@ -207,12 +207,11 @@ pub fn load(
     check_prefixes(&id, &services).map_err(fail)?;
     check_domains(&services).map_err(fail)?;
     if common.wire == Wire::One {
-        let with_domains = services.iter().filter(|service| service.has_domains());
-        warnings.extend(with_domains.map(|service| {
-            format!(
-                "{} has a domain and is not published, since wire is 1",
-                service.local
-            )
+        let lacking = services
+            .iter()
+            .filter_map(|it| Some((&it.local, it.needs_gt2_for()?)));
+        warnings.extend(lacking.map(|(local, what)| {
+            format!("{local} has {what} and is not published, since wire is 1")
         }));
     }
     warnings.extend(

@@ -40,6 +40,7 @@ impl Document {
             Ok(tree) => tree,
             Err((text, error)) => {
                 let why = foreign::not_yaml(&text, content);
+                let why = why.or_else(|| foreign::unquoted_proxy(&text, &error));
                 return Err(fail(why.unwrap_or(error)));
             }
         };

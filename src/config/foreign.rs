@@ -115,6 +115,28 @@ fn example(text: &str, content: Content) -> String {
     }
 }
 
+/// Returns the error for a line with the local service `socks5:` or `httpproxy:` without quotes, which yaml
+/// takes for a key. `error` is what the parser of yaml says, with the number of the line.
+pub fn unquoted_proxy(text: &str, error: &str) -> Option<String> {
+    let number = error.strip_prefix("line ")?.split(':').next()?;
+    let line = text
+        .lines()
+        .nth(number.parse::<usize>().ok()?.checked_sub(1)?)?;
+    let is_value = |before: &str| before.trim_end().ends_with([':', '-', '[']);
+    let is_unquoted = |word: &&str| {
+        let mut parts = line.match_indices(*word);
+        parts.any(|(at, _)| {
+            let before = line.get(..at).unwrap_or_default();
+            let behind = line.get(at.saturating_add(word.len())..);
+            is_value(before) && !behind.unwrap_or_default().starts_with(['/', '"', '\''])
+        })
+    };
+    let word = ["socks5:", "httpproxy:"].into_iter().find(is_unquoted)?;
+    Some(format!(
+        "line {number}: yaml takes {word} for a key, because of its colon: write it in quotes, local: \"{word}\"."
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +148,32 @@ mod tests {
     const YAML: &str = "serverAddr: \"192.0.2.1\"\nserverPort: 7000\nproxies:\n  - name: ssh\n";
     const CLIENT: &str = "like this:\ntype: client\nservices:\n  - local: http://127.0.0.1:8080\n\
                           options:\n  remote: tcp://192.0.2.1:7000\n  id: id1\n  secret: secret1";
+
+    #[test]
+    fn a_proxy_without_quotes_is_named_with_its_line() {
+        for (text, is) in [
+            ("services:\n- local: socks5:\n  remoteTCPPort: 1080\n", true),
+            (
+                "services:\n- remoteTCPPort: 1080\n  local: httpproxy:\n  x: 1\n",
+                true,
+            ),
+            ("services: [{local: socks5:, remoteTCPPort: 1080}]\n", true),
+            ("services:\n- local: \"socks5:\"\n  x: a: b\n", false),
+            ("options: [socks5:\n", false),
+        ] {
+            let document = super::super::file::Document::parse(
+                std::path::Path::new("gt.yaml"),
+                text.to_owned(),
+                Content::Configuration,
+            );
+            let error = document.map(drop).expect_err(text).to_string();
+            assert_eq!(
+                error.contains("write it in quotes, local: \""),
+                is,
+                "{error}"
+            );
+        }
+    }
 
     #[test]
     fn an_error_about_a_file_of_frp_shows_the_yaml_to_write() {

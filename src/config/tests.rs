@@ -1096,6 +1096,55 @@ options:
     }
 
     #[test]
+    fn options_without_what_they_belong_to_are_warned_of() {
+        for (options, warning) in [
+            (
+                "groupSticky: true",
+                "has no serviceGroup, so its groupSticky is ignored",
+            ),
+            (
+                "healthCheckEvery: 5s",
+                "has no healthCheck, so its healthCheckEvery is ignored",
+            ),
+            (
+                "healthCheckTimeout: 5s",
+                "has no healthCheck, so its healthCheckTimeout is ignored",
+            ),
+            (
+                "healthCheckFail: 5",
+                "has no healthCheck, so its healthCheckFail is ignored",
+            ),
+            (
+                "healthCheckPass: 5",
+                "has no healthCheck, so its healthCheckPass is ignored",
+            ),
+        ] {
+            let text = format!("options: {{remote: h, id: i, local: 'http://h', {options}}}");
+            let warnings = loaded(&text).warnings;
+            let expected = format!("The service in options (http://h:80) {warning}");
+            assert_eq!(warnings, [expected], "{options}");
+        }
+        for (options, what) in [
+            (
+                "local: 'http://h', serviceGroup: g, groupKey: k",
+                "http://h:80 has a serviceGroup",
+            ),
+            (
+                "local: 'http://h', domain: a.example",
+                "http://h:80 has a domain",
+            ),
+            (
+                "local: 'udp://h:1', remoteUDPPort: 1",
+                "udp://h:1 has a UDP port",
+            ),
+        ] {
+            let text = format!("options: {{remote: h, id: i, wire: 1, {options}}}");
+            let expected = format!("{what} and is not published, since wire is 1");
+            assert_eq!(loaded(&text).warnings, [expected], "{options}");
+        }
+    }
+
+    #[test]
     fn options_that_contradict_each_other_are_an_error() {
         for (text, wanted) in [
             ("options: {remote: h, id: i}", "There is no service: set one, like -local http://127.0.0.1:80."),

@@ -123,6 +123,13 @@ pub fn listen_addr(host: Option<&str>, port: u16) -> String {
     }
 }
 
+/// Maximum number of ports and ranges of one setting. A client of gt has at most as many services.
+pub const MAX_RANGES: usize = crate::wire::hello::MAX_OPTIONS;
+/// The reason for a comment on a setting with more.
+pub const TOO_MANY_RANGES: &str =
+    "it has more than 600 ports and ranges, more than services of a client of gt: write \
+                                   consecutive ports as one range, like 6000-6010";
+
 /// Reads ports and ranges of ports, `6000-6010,6020`; `None` if it is something else.
 pub fn ranges(text: &str) -> Option<Vec<(u16, u16)>> {
     let port = |text: &str| {

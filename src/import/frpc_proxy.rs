@@ -436,6 +436,9 @@ fn locals(source: &mut Source, kind: &Kind) -> Result<Vec<LocalEnd>, String> {
         source.note(NoteKind::Lost, leaf, "this is no port");
         return Err("its localPort is no port".to_owned());
     };
+    if ranges.len() > frp::MAX_RANGES {
+        return Err(format!("localPort: {}", frp::TOO_MANY_RANGES));
+    }
     let scheme = match kind {
         Kind::Tcp => "tcp",
         Kind::Udp => "udp",

@@ -311,6 +311,11 @@ fn ports(source: &mut Source) -> Vec<Setting> {
         // In frp, clients may then open any port.
         None => ranges.push((1, u16::MAX)),
     }
+    if ranges.len() > frp::MAX_RANGES {
+        ranges.clear();
+        let why = format!("allowPorts: {}", frp::TOO_MANY_RANGES);
+        source.notes.push(Note::todo(why));
+    }
     let range = |range: &(u16, u16)| Group {
         settings: vec![Setting::text("range", frp::range(*range))],
         ..Group::default()

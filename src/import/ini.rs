@@ -64,6 +64,13 @@ pub fn read(text: &str) -> Result<Node, String> {
         let text = NodeKind::Text(unquoted(value).to_owned());
         section.settings.push(Node::new(place, text));
     }
+    if !sections.iter().any(names::is_of_frp) {
+        return Err(
+            "it has sections, but none of frp: no [common] with settings that gt knows, and no other one \
+             with a type or a plugin (read as INI)"
+                .to_owned(),
+        );
+    }
     names::add(&mut root, sections);
     Ok(root)
 }

@@ -45,6 +45,17 @@ pub struct ImportRequest {
 }
 
 impl ImportRequest {
+    /// How `gt import` is used.
+    pub const HELP: &str = "\
+Usage: gt import FILE, gt client import FILE or gt server import FILE
+
+Reads a file of frp (TOML, INI, YAML or JSON), of rathole or of the original GT and prints it as a configuration
+of gt. Comments name each setting that was not carried, and why. The role in front chooses between a client and a
+server if the file is for both.
+
+  gt import frpc.toml > client.yaml && gt check -config client.yaml
+";
+
     /// Reads the words of the command line behind `import`. `role` is the role in front of it.
     pub fn from_words(words: &[String], role: Option<RoleName>) -> Result<Self, String> {
         match words {

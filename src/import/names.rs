@@ -165,6 +165,25 @@ const LISTS: &[&str] = &[
     "start",
 ];
 
+/// Settings that a section of a proxy, a visitor or a plugin has.
+const SIGNS: &[&str] = &["type", "plugin", "role", "local_port", "remote_port", "ops"];
+
+/// Whether a section may be one of frp's.
+pub fn is_of_frp(section: &Section<'_>) -> bool {
+    let mut keys = section.settings.iter().map(written);
+    match section.name == COMMON {
+        true => keys.any(|key| OF_COMMON.iter().any(|(old, _)| *old == key)),
+        false => keys.any(|key| SIGNS.contains(&key.as_str())),
+    }
+}
+
+/// Returns the key of a setting as the file has it.
+fn written(setting: &Node) -> String {
+    let place = setting.place().to_string();
+    let key = place.rsplit_once(' ').map_or("", |(_, key)| key);
+    key.to_owned()
+}
+
 /// Adds the sections of an INI file to what will be read as a file in TOML.
 pub fn add(root: &mut Node, sections: Vec<Section<'_>>) {
     let (mut proxies, mut visitors, mut plugins) = (Vec::new(), Vec::new(), Vec::new());
@@ -208,8 +227,7 @@ pub fn add(root: &mut Node, sections: Vec<Section<'_>>) {
 
 /// Puts a setting where a file in TOML has it. The last of several of one name counts, as in frp.
 fn put(section: &mut Node, names: &[(&str, &str)], mut setting: Node) {
-    let written = setting.place().to_string();
-    let written = written.rsplit_once(' ').map_or("", |(_, key)| key);
+    let written = written(&setting);
     let of_names = names.iter().find(|(old, _)| *old == written);
     let path = match of_names {
         Some((_, new)) => (*new).to_owned(),

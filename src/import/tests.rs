@@ -501,6 +501,29 @@ fn templates_are_told_and_leave_the_rest() {
 }
 
 #[test]
+fn more_ports_than_a_client_has_services_are_told_in_one_comment() {
+    let ports = |count: usize| vec!["7"; count].join(",");
+    let many = ports(200_000);
+    for (text, setting) in [
+        (
+            format!(
+                "[common]\nserver_addr = h\n[range:a]\ntype = tcp\nlocal_port = {many}\nremote_port = {many}\n"
+            ),
+            "localPort",
+        ),
+        (format!("[common]\nbind_port = 7000\nallow_ports = {many}\n"), "allowPorts"),
+    ] {
+        let imported = imported(&text);
+        assert_has(&imported, &[&format!("{setting}: it has more than 600 ports and ranges")]);
+        // The settings themselves are part of the comments.
+        assert!(imported.len() < 2 * text.len(), "{} bytes", imported.len());
+    }
+    let text = format!("[common]\nbind_port = 7000\nallow_ports = {}\n", ports(600));
+    let whole = imported(&text);
+    assert_eq!(whole.matches("range: 7").count(), 1200, "of TCP and of UDP");
+}
+
+#[test]
 fn an_error_says_what_is_wrong_with_a_file() {
     for (text, why) in [
         ("", "it is empty"),
@@ -524,6 +547,10 @@ fn an_error_says_what_is_wrong_with_a_file() {
             "sample: line 1: this setting stands before the first [section]",
         ),
         ("[client]\nremote_addr = h:1\n", "(read as TOML)"),
+        (
+            "[mysqld]\ndatadir = /var/lib/mysql\n[common]\nname = x y\n",
+            "it has sections, but none of frp",
+        ),
     ] {
         let error = error(text);
         assert!(

@@ -65,6 +65,11 @@ impl HealthCheck {
         warnings: &mut Vec<String>,
     ) -> Result<Option<Self>, String> {
         let Some(probe) = options.health_check.clone() else {
+            if let Some(option) = set_without_check(options) {
+                warnings.push(format!(
+                    "{name} ({local}) has no healthCheck, so its {option} is ignored"
+                ));
+            }
             return Ok(None);
         };
         let scheme = match local {
@@ -108,6 +113,26 @@ impl HealthCheck {
             pass: options.health_check_pass.0,
         }))
     }
+}
+
+/// Returns an option for checks that has another value than its default.
+fn set_without_check(options: &ServiceOptions) -> Option<&'static str> {
+    let seconds = Duration::from_secs;
+    let is_set = [
+        (
+            options.health_check_every != seconds(10),
+            "healthCheckEvery",
+        ),
+        (
+            options.health_check_timeout != seconds(3),
+            "healthCheckTimeout",
+        ),
+        (options.health_check_fail.0 != 3, "healthCheckFail"),
+        (options.health_check_pass.0 != 1, "healthCheckPass"),
+    ];
+    is_set
+        .into_iter()
+        .find_map(|(is_set, option)| is_set.then_some(option))
 }
 
 #[cfg(test)]

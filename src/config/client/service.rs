@@ -147,6 +147,11 @@ impl ServiceConfig {
         check_socket(&local)?;
         let health_check = HealthCheck::new(&options, &local, name, warnings)?;
         let group = group(&options).map_err(|why| format!("{name} ({local}): {why}"))?;
+        if options.group_sticky && group.is_none() {
+            warnings.push(format!(
+                "{name} ({local}) has no serviceGroup, so its groupSticky is ignored"
+            ));
+        }
         let prefix = options.host_prefix.map(|prefix| prefix.0);
         let RequestedPorts { range, random, .. } = requested;
         let port = range.map_or(0, |range| range.first);
@@ -313,6 +318,18 @@ impl ServiceConfig {
     /// Whether the service has domains of its own.
     pub fn has_domains(&self) -> bool {
         matches!(self.exposure, Exposure::Domains { .. })
+    }
+
+    /// Returns what the service has that GT/1 cannot carry, if anything.
+    pub fn needs_gt2_for(&self) -> Option<&'static str> {
+        let needs = [
+            (self.has_domains(), "a domain"),
+            (self.is_udp(), "a UDP port"),
+            (self.group.is_some(), "a serviceGroup"),
+        ];
+        needs
+            .into_iter()
+            .find_map(|(needed, what)| needed.then_some(what))
     }
 
     /// Whether the service has a UDP port of its own.
