@@ -114,7 +114,10 @@ pub async fn serve(
             let relay = Relay::service(stream, conn);
             let relay = relay.while_admitted(|| admission.holds());
             match config.is_udp() {
-                true => Box::pin(until_retired(&context.stop, relay)).await,
+                true => {
+                    Box::pin(until_retired(&context.stop, relay)).await;
+                    local.tell_losses();
+                }
                 false => {
                     relay.await;
                 }

@@ -11,8 +11,8 @@ use super::rewriting_conn::RewritingConn;
 use super::speed_limits::{LimitedConn, SharedLimit, SpeedLimits};
 use crate::config::label::ascii;
 use crate::config::{Exposure, Local, Remote, Scheme, Secret, ServiceConfig};
-use crate::logging::{AccessLog, FirstRequest, Visit, Way};
-use crate::net::{self, clock, Conn};
+use crate::logging::{AccessLog, FirstRequest, LogThrottle, Visit, Way};
+use crate::net::{self, clock, Conn, DatagramLosses};
 use crate::sync::Mutex;
 use crate::tunnel::FIRST_WINDOW;
 use crate::wire::frame::{ResetCode, ServiceIndex};
@@ -56,6 +56,15 @@ pub struct Service {
     pub target: ServiceTarget,
     /// Whether it works; `None` if that is not checked.
     pub health: Option<Arc<ServiceHealth>>,
+    /// The datagrams that were lost here; `None` for a service without any.
+    losses: Option<Arc<ServiceLosses>>,
+}
+
+/// The datagrams of a service that were lost, until the log tells.
+#[derive(Default)]
+struct ServiceLosses {
+    counts: Arc<DatagramLosses>,
+    lines: LogThrottle,
 }
 
 /// What the streams of a service are connected to.
@@ -93,6 +102,7 @@ impl Services {
                 speed: SharedLimit::new(service),
                 target,
                 health,
+                losses: service.is_udp().then(Arc::default),
             });
         }
         Ok(Self {
@@ -521,6 +531,10 @@ pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> i
         return Err(io::Error::new(io::ErrorKind::NotConnected, why));
     }
     let limits = service.limits(has_window);
+    let losses = service.losses.as_ref();
+    let losses = losses
+        .map(|losses| losses.counts.clone())
+        .unwrap_or_default();
     let service = &service.config;
     let mut greeting = match service.proxy_protocol {
         Some(version) => version.encode(origin.as_ref()),
@@ -528,7 +542,7 @@ pub async fn dial(service: &Service, addr: &LocalAddress, visitor: Visitor) -> i
     };
     let patience = service.local_timeout.unwrap_or(CONNECT_TIMEOUT);
     if let Some((host, port)) = addr.udp() {
-        let conn = net::dial_udp(host, port, patience, greeting).await?;
+        let conn = net::dial_udp(host, port, patience, greeting, losses).await?;
         return Ok(LimitedConn::start(conn.into(), limits));
     }
     let conn = addr.connect(patience).await?;
@@ -558,6 +572,21 @@ impl Service {
     /// Whether its checks say that it does not work.
     pub fn is_down(&self) -> bool {
         self.health.as_ref().is_some_and(|health| health.is_down())
+    }
+
+    /// Logs how many datagrams were lost here, at most once a minute.
+    pub fn tell_losses(&self) {
+        let Some(losses) = self.losses.as_ref().filter(|it| !it.counts.is_empty()) else {
+            return;
+        };
+        if losses.lines.allow().is_some() {
+            let (queue, socket) = losses.counts.take();
+            log::warn!(
+                "service {}: datagrams were dropped: {queue} of its answers, which came faster than the tunnel \
+                 took them, and {socket} of its visitors, which the system did not send",
+                self.config.local
+            );
+        }
     }
 
     /// Whether the requests of visitors are read. TLS is passed on unchanged.

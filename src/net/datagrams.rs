@@ -19,6 +19,8 @@ mod simulated;
 #[cfg(all(any(feature = "server", feature = "proxy"), not(feature = "sim")))]
 pub use bound::{DatagramPath, Datagrams};
 pub use conn::DatagramConn;
+#[cfg(feature = "client")]
+pub use conn::DatagramLosses;
 #[cfg(any(feature = "server", feature = "proxy"))]
 pub use conn::Flow;
 #[cfg(all(feature = "client", not(feature = "sim")))]

@@ -57,13 +57,13 @@ pub use conn::tests::Flood;
 #[cfg(all(test, any(feature = "server", feature = "p2p")))]
 pub use conn::tests::WakeCount;
 pub use conn::{Conn, ConnLayer};
-#[cfg(feature = "client")]
-pub use datagrams::dial_udp;
 pub use datagrams::DatagramConn;
 #[cfg(feature = "server")]
 pub use datagrams::DatagramPath;
 #[cfg(any(test, fuzzing))]
 pub use datagrams::RecordReader;
+#[cfg(feature = "client")]
+pub use datagrams::{dial_udp, DatagramLosses};
 #[cfg(any(feature = "server", feature = "proxy"))]
 pub use datagrams::{DatagramQueue, Datagrams, Flow};
 pub use delivery::Delivery;

@@ -17,7 +17,7 @@ use crate::sync::Mutex;
 use crate::wire::origin::{Transport, VisitorOrigin};
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::task::{ready, Context, Poll, Waker};
@@ -344,20 +344,8 @@ impl std::fmt::Debug for FlowEnd {
 impl FlowEnd {
     /// Returns where the visitor comes from.
     fn origin(&self) -> VisitorOrigin {
-        let source = self.flow.path.from;
-        let unknown = match source {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let destination = self.flow.path.to().unwrap_or(unknown);
-        VisitorOrigin {
-            transport: Transport::Udp,
-            source,
-            destination: SocketAddr::new(destination, self.flows.number),
-            is_decrypted: false,
-            is_told: false,
-            server_name: None,
-        }
+        let path = &self.flow.path;
+        VisitorOrigin::direct(Transport::Udp, path.from, path.to(), self.flows.number)
     }
 }
 

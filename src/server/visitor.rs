@@ -22,7 +22,7 @@ use crate::tunnel::{CloseReason, Relay, RelayOutcome, Stream};
 use crate::wire::frame::ResetCode;
 use crate::wire::origin::{Transport, VisitorOrigin};
 use futures_lite::{future, AsyncWriteExt};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 /// Methods of requests with which peer-to-peer connections begin (docs/p2p.md, "Signaling").
@@ -354,21 +354,9 @@ impl Incoming {
 
 /// Returns where a visitor comes from that has connected to this process, without what its TLS tells.
 fn origin_of(conn: &Conn, peer: SocketAddr) -> VisitorOrigin {
-    let unknown = SocketAddr::new(
-        match peer {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        },
-        0,
-    );
-    VisitorOrigin {
-        transport: Transport::Tcp,
-        source: peer,
-        destination: conn.local_addr().unwrap_or(unknown),
-        is_decrypted: false,
-        is_told: false,
-        server_name: None,
-    }
+    let local = conn.local_addr().ok();
+    let port = local.map_or(0, |local| local.port());
+    VisitorOrigin::direct(Transport::Tcp, peer, local.map(|local| local.ip()), port)
 }
 
 /// Records what becomes of a visitor's stream, if the visit is logged.

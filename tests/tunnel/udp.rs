@@ -287,3 +287,21 @@ fn a_service_that_is_taken_away_ends_its_flows_and_frees_the_port() {
     let other = UdpVisitor::from("127.0.0.1", at("127.0.0.1", two));
     assert_eq!(other.insist(b"there"), b"there");
 }
+
+#[test]
+fn the_client_tells_of_datagrams_that_it_could_not_send() {
+    let service = UdpService::echo();
+    let (_server, mut client, port) = udp_tunnel(&service, "-udpTimeout 1s -timeout 8s", "");
+    let visitor = UdpVisitor::from("::1", at("::1", port));
+    // Longer than any datagram of IPv4, by which the service is reached.
+    visitor.send(&vec![7; 65_520]);
+    assert_eq!(visitor.ask(b"short"), b"short");
+    drop(visitor);
+    let line = client.wait_for("datagrams were dropped");
+    let whole = "datagrams were dropped: 0 of its answers, which came faster than the tunnel took them, and 1 of \
+                 its visitors, which the system did not send";
+    assert!(
+        line.contains(whole) && line.contains("udp://127.0.0.1"),
+        "{line}"
+    );
+}

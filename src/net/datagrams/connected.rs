@@ -2,7 +2,7 @@
 
 use super::batch::{self, Told, MAX_BATCH};
 use super::coalescing::Coalescing;
-use super::conn::{DatagramConn, Flow};
+use super::conn::{DatagramConn, DatagramLosses, Flow};
 use super::records::{DatagramQueue, LENGTH};
 use super::run::Run;
 use crate::net::{addresses, timeout, Interest, PollSource, Readiness, ShardId};
@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
@@ -20,12 +21,13 @@ use std::time::Duration;
 const RECV_BUFFER: usize = 64 * 1024;
 
 /// Connects to the address of a service over UDP, within `patience` for the look-up of its name. `greeting`
-/// goes before the first datagram that is sent, in the same packet.
+/// goes before the first datagram that is sent, in the same packet. What is lost here is counted in `losses`.
 pub async fn dial_udp(
     host: &str,
     port: u16,
     patience: Duration,
     greeting: Vec<u8>,
+    losses: Arc<DatagramLosses>,
 ) -> io::Result<DatagramConn> {
     let found = timeout(patience, addresses(host, port)).await;
     let found = found.unwrap_or(Err(io::ErrorKind::TimedOut.into()))?;
@@ -35,7 +37,7 @@ pub async fn dial_udp(
     let addr = found.iter().find(is_usual).or(found.first());
     let addr = *addr.ok_or(io::ErrorKind::NotFound)?;
     let named = |e: io::Error| io::Error::new(e.kind(), format!("connecting to {addr}: {e}"));
-    let socket = ConnectedDatagrams::connect(addr, greeting).map_err(named)?;
+    let socket = ConnectedDatagrams::connect(addr, greeting, losses).map_err(named)?;
     Ok(DatagramConn::new(Box::new(socket)))
 }
 
@@ -50,10 +52,15 @@ struct ConnectedDatagrams {
     longest: AtomicUsize,
     greeting: Mutex<Option<Box<[u8]>>>,
     is_closed: AtomicBool,
+    losses: Arc<DatagramLosses>,
 }
 
 impl ConnectedDatagrams {
-    fn connect(addr: SocketAddr, greeting: Vec<u8>) -> io::Result<Self> {
+    fn connect(
+        addr: SocketAddr,
+        greeting: Vec<u8>,
+        losses: Arc<DatagramLosses>,
+    ) -> io::Result<Self> {
         let domain = Domain::for_address(addr);
         let socket = RawSocket::new(domain, Type::DGRAM.nonblocking(), Some(Protocol::UDP))?;
         // The kernel may grant less.
@@ -67,6 +74,7 @@ impl ConnectedDatagrams {
             longest: AtomicUsize::new(0),
             greeting: Mutex::new((!greeting.is_empty()).then(|| greeting.into())),
             is_closed: AtomicBool::new(false),
+            losses,
         })
     }
 
@@ -87,7 +95,8 @@ impl ConnectedDatagrams {
                     body.copy_from_slice(bytes);
                     used += LENGTH + bytes.len();
                 }
-                _ => drop(received.push(bytes)),
+                _ if received.push(bytes) => {}
+                _ => self.losses.count_queue(),
             }
         })?;
         self.longest.store(now_longest, Ordering::Relaxed);
@@ -138,12 +147,14 @@ impl Flow for ConnectedDatagrams {
         let rest = match (greeting, datagrams) {
             (Some(greeting), [first, rest @ ..]) => {
                 let first = [&greeting, *first].concat();
-                self.run.send(socket, None, None, &[&first]);
+                let lost = self.run.send(socket, None, None, &[&first]);
+                self.losses.count_socket(lost);
                 rest
             }
             _ => datagrams,
         };
-        self.run.send(socket, None, None, rest);
+        let lost = self.run.send(socket, None, None, rest);
+        self.losses.count_socket(lost);
     }
 
     fn close(&self) {

@@ -1,10 +1,11 @@
 //! The stub for simulations, whose world has no datagrams.
 
-use super::DatagramConn;
+use super::{DatagramConn, DatagramLosses};
 use crate::net::ShardId;
 use crate::sim::kernel::{AsFd, BorrowedFd, OwnedFd};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -84,6 +85,12 @@ impl AsFd for Datagrams {
 }
 
 /// Fails.
-pub async fn dial_udp(_: &str, _: u16, _: Duration, _: Vec<u8>) -> io::Result<DatagramConn> {
+pub async fn dial_udp(
+    _: &str,
+    _: u16,
+    _: Duration,
+    _: Vec<u8>,
+    _: Arc<DatagramLosses>,
+) -> io::Result<DatagramConn> {
     Err(io::ErrorKind::Unsupported.into())
 }

@@ -3,6 +3,8 @@
 
 use crate::wire::{u16_at, Malformed};
 use smallvec::SmallVec;
+#[cfg(feature = "server")]
+use std::net::Ipv4Addr;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// Maximum length in bytes of an origin after its length field.
@@ -53,6 +55,29 @@ pub struct VisitorOrigin {
 }
 
 impl VisitorOrigin {
+    /// Creates the origin of a visitor that has reached the server itself, without what its TLS tells. The
+    /// server's address is unspecified if it is not known; `port` is its port.
+    #[cfg(feature = "server")]
+    pub fn direct(
+        transport: Transport,
+        source: SocketAddr,
+        destination: Option<IpAddr>,
+        port: u16,
+    ) -> Self {
+        let unknown: IpAddr = match source {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Self {
+            transport,
+            source,
+            destination: SocketAddr::new(destination.unwrap_or(unknown), port),
+            is_decrypted: false,
+            is_told: false,
+            server_name: None,
+        }
+    }
+
     /// Returns the visitor's address; `None` if it is unspecified, since nobody knows it.
     pub fn visitor(&self) -> Option<IpAddr> {
         let addr = self.source.ip().to_canonical();
