@@ -25,6 +25,8 @@ mod pool;
 mod pooled_tunnel;
 #[cfg_attr(not(feature = "proxy"), path = "no_proxy.rs")]
 pub(crate) mod proxy;
+#[cfg_attr(any(feature = "sim", not(feature = "quic")), path = "no_quic.rs")]
+mod quic;
 mod reach;
 mod remote_api;
 pub(crate) mod request_edits;

@@ -3,6 +3,7 @@
 
 use super::connect::ConnectFailure;
 use super::context::ClientContext;
+use super::quic;
 use super::websocket;
 use crate::config::{Remote, Transport};
 use crate::net::{Conn, LinkUse, Socket, Timer};
@@ -23,10 +24,15 @@ pub async fn reach(
     remote: &Remote,
     patience: Duration,
 ) -> Result<Reached, ConnectFailure> {
+    if remote.transport == Transport::Quic {
+        let conn = quic::reach(context, remote, patience).await?;
+        let link = LinkUse::default();
+        return Ok(Reached { conn, link });
+    }
     let Reached { conn, link } = reach_as_visitor(context, remote, patience).await?;
-    let conn = match remote.transport {
-        Transport::Tcp | Transport::Tls => conn,
-        Transport::Ws | Transport::Wss => {
+    let conn = match remote.transport.is_websocket() {
+        false => conn,
+        true => {
             let upgrade = websocket::upgrade(conn, remote);
             future::or(upgrade, silence(patience)).await?
         }
@@ -34,7 +40,8 @@ pub async fn reach(
     Ok(Reached { conn, link })
 }
 
-/// Opens a connection to a server as its visitors do: without what carries tunnels alone.
+/// Opens a connection to a server as its visitors do: without what carries tunnels alone. For a server over QUIC,
+/// that is TLS at the same port.
 pub async fn reach_as_visitor(
     context: &ClientContext,
     remote: &Remote,

@@ -383,6 +383,20 @@ pub(super) fn without_p2p(
     }
 }
 
+/// Returns a warning for each option in `table` that is set, if this program was built without
+/// `quic`.
+#[cfg(feature = "server")]
+pub(super) fn without_quic(
+    table: &[&str],
+    flags: &[Flag],
+    document: Option<&Document>,
+) -> Vec<String> {
+    match cfg!(feature = "quic") {
+        true => Vec::new(),
+        false => without("quic", table, flags, document),
+    }
+}
+
 /// Returns a warning for each option in `table` that is set, if this program was built without `ws`.
 #[cfg(feature = "server")]
 pub(super) fn without_ws(

@@ -17,7 +17,7 @@ use super::account::AccountConfig;
 use super::address::{ListenAddr, FIRST_FREE_PORT};
 use super::file::{error, Document};
 use super::foreign::Content;
-use super::layers::{without_p2p, without_ws, Flag, Layers, OptionName, Options};
+use super::layers::{without_p2p, without_quic, without_ws, Flag, Layers, OptionName, Options};
 use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::value::{given, Value};
@@ -35,6 +35,8 @@ pub use ws_place::WsPlace;
 const OF_P2P: &[&str] = &["stunAddr"];
 /// Options that need the feature `ws`.
 const OF_WS: &[&str] = &["wsPath"];
+/// Options that need the feature `quic`.
+const OF_QUIC: &[&str] = &["quicAddr"];
 /// Options that may also be set in the section `host:`, and their keys there.
 const OF_HOST: [(&str, &str); 3] = [
     ("hostNumber", "number"),
@@ -51,9 +53,11 @@ pub struct ServerConfig {
     pub tls_addr: Option<ListenAddr>,
     /// Address for TLS that is routed by its server name and not decrypted.
     pub sni_addr: Option<ListenAddr>,
-    /// PEM file with the certificate for `tls_addr`.
+    /// UDP address for tunnels over QUIC.
+    pub quic_addr: Option<ListenAddr>,
+    /// PEM file with the certificate for `tls_addr` and `quic_addr`.
     pub cert_file: Option<PathBuf>,
-    /// PEM file with the key for `tls_addr`.
+    /// PEM file with the key for `tls_addr` and `quic_addr`.
     pub key_file: Option<PathBuf>,
     /// Directory with the certificate that the server makes if it has no `cert_file`.
     pub state_dir: Option<PathBuf>,
@@ -115,8 +119,9 @@ impl ServerConfig {
     /// Whether the server listens on ports below 1024, or lets clients open such ports.
     pub fn low_ports(&self) -> bool {
         let api = self.api.as_ref().map(|api| &api.addr);
-        let listeners = [&self.addr, &self.tls_addr, &self.sni_addr, &self.stun_addr];
-        let mut listeners = listeners.into_iter().flatten().chain(api);
+        let of_tcp = [&self.addr, &self.tls_addr, &self.sni_addr];
+        let of_udp = [&self.quic_addr, &self.stun_addr];
+        let mut listeners = of_tcp.into_iter().chain(of_udp).flatten().chain(api);
         listeners.any(ListenAddr::is_low) || self.low_client_ports()
     }
 
@@ -183,6 +188,7 @@ pub fn names() -> impl Iterator<Item = &'static OptionName> {
 pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, ConfigError> {
     let mut warnings = without_p2p(OF_P2P, flags, document);
     warnings.extend(without_ws(OF_WS, flags, document));
+    warnings.extend(without_quic(OF_QUIC, flags, document));
     let (mut sections, mut file) = (Vec::new(), ServerFile::default());
     if let Some(document) = document {
         let mut unknown;
@@ -301,6 +307,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         addr: options.addr.0,
         tls_addr: options.tls_addr,
         sni_addr: options.sni_addr,
+        quic_addr: options.quic_addr,
         cert_file: options.cert_file,
         key_file: options.key_file,
         state_dir: common.state_dir,
@@ -353,8 +360,18 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
 }
 
 fn check(server: &ServerConfig) -> Result<(), String> {
-    if server.addr.is_none() && server.tls_addr.is_none() && server.sni_addr.is_none() {
-        return Err("There is nothing to listen on: set addr, tlsAddr or sniAddr.".to_owned());
+    let has_quic = cfg!(feature = "quic") && server.quic_addr.is_some();
+    let listeners = [&server.addr, &server.tls_addr, &server.sni_addr];
+    if listeners.into_iter().all(Option::is_none) && !has_quic {
+        let why = "There is nothing to listen on: set addr, tlsAddr, sniAddr or quicAddr.";
+        return Err(why.to_owned());
+    }
+    if has_quic && server.cert_file.is_some() != server.key_file.is_some() {
+        return Err(
+            "quicAddr needs both certFile and keyFile, or none of them for a certificate that the \
+             server makes itself."
+                .to_owned(),
+        );
     }
     let files = [&server.cert_file, &server.key_file];
     let given = files.iter().filter(|file| file.is_some()).count();

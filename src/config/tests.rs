@@ -431,7 +431,7 @@ options:
     #[test]
     fn options_that_contradict_each_other_are_an_error() {
         for (text, wanted) in [
-            ("options: {addr: ''}", "There is nothing to listen on: set addr, tlsAddr or sniAddr."),
+            ("options: {addr: ''}", "There is nothing to listen on: set addr, tlsAddr, sniAddr or quicAddr."),
             ("options: {tlsAddr: 443, certFile: /c}", "tlsAddr needs certFile and keyFile: the certificate and its key, in PEM; or neither of them and stateDir, where gt keeps a certificate of its own, which clients trust by remoteKey and browsers warn of."),
             ("users: {a: {}}", "The user \"a\" has no secret."),
             ("users: {'': {secret: s}}", "The id \"\" is empty: it needs 1 to 200 bytes."),

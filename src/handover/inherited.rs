@@ -94,6 +94,26 @@ pub enum Item {
         /// The address, as the configuration writes it.
         addr: String,
     },
+    /// A server's socket of QUIC. Carries the socket.
+    Quic {
+        /// The address, as the configuration writes it.
+        addr: String,
+    },
+    /// The way of packets to the connections of a socket of QUIC that stay where they are. Carries a
+    /// socket.
+    QuicLink {
+        /// The address, as the configuration writes it.
+        addr: String,
+        /// What tells their connection IDs.
+        key: [u8; 8],
+    },
+    /// The certificate that a server has made for QUIC.
+    QuicCert {
+        /// The certificate, in DER.
+        cert: Vec<u8>,
+        /// Its private key, in PKCS #8.
+        key: Secret,
+    },
     /// The last item.
     End,
 }
@@ -134,6 +154,9 @@ impl Item {
                 .bytes(id.as_bytes())
                 .bytes(secret.as_bytes()),
             Self::Stun { addr } => PacketWriter::new(7).bytes(addr.as_bytes()),
+            Self::Quic { addr } => PacketWriter::new(16).bytes(addr.as_bytes()),
+            Self::QuicLink { addr, key } => PacketWriter::new(17).bytes(addr.as_bytes()).bytes(key),
+            Self::QuicCert { cert, key } => PacketWriter::new(18).bytes(cert).bytes(key.as_bytes()),
             Self::Instance { id, instance } => {
                 PacketWriter::new(10).bytes(id.as_bytes()).bytes(instance)
             }
@@ -194,6 +217,17 @@ impl Item {
             },
             7 => Self::Stun {
                 addr: reader.text()?,
+            },
+            16 => Self::Quic {
+                addr: reader.text()?,
+            },
+            17 => Self::QuicLink {
+                addr: reader.text()?,
+                key: reader.bytes()?.try_into().ok()?,
+            },
+            18 => Self::QuicCert {
+                cert: reader.bytes()?.to_vec(),
+                key: Secret::new(reader.bytes()?),
             },
             10 => Self::Instance {
                 id: reader.text()?,
@@ -300,6 +334,42 @@ impl Inherited {
         Datagrams::adopt(self.socket(role, &Item::Stun { addr })?).ok()
     }
 
+    /// Takes the socket of QUIC for this address like [`Inherited::stun`].
+    #[cfg(all(feature = "server", feature = "quic"))]
+    pub fn quic(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<OwnedFd> {
+        let addr = wanted.to_string();
+        self.socket(role, &Item::Quic { addr })
+    }
+
+    /// Takes the link for the packets of the socket of QUIC for this address, and what tells the
+    /// connections.
+    #[cfg(all(feature = "server", feature = "quic"))]
+    pub fn quic_link(
+        &mut self,
+        role: &Option<PathBuf>,
+        wanted: &ListenAddr,
+    ) -> Option<(OwnedFd, [u8; 8])> {
+        let wanted = wanted.to_string();
+        let mut links = self.items.iter();
+        let key = links.find_map(|received| match &received.item {
+            Item::QuicLink { addr, key } if *addr == wanted => Some(*key),
+            _ => None,
+        })?;
+        let addr = wanted;
+        let socket = self.socket(role, &Item::QuicLink { addr, key })?;
+        Some((socket, key))
+    }
+
+    /// Returns the certificate that this file's server has made, and its key.
+    #[cfg(all(feature = "server", feature = "quic"))]
+    pub fn quic_cert(&self, role: &Option<PathBuf>) -> Option<(Vec<u8>, Secret)> {
+        let mut its = self.items.iter().filter(|received| received.role == *role);
+        its.find_map(|received| match &received.item {
+            Item::QuicCert { cert, key } => Some((cert.clone(), key.clone())),
+            _ => None,
+        })
+    }
+
     #[cfg(any(feature = "server", feature = "p2p"))]
     fn socket(&mut self, role: &Option<PathBuf>, item: &Item) -> Option<OwnedFd> {
         let is_it = |received: &Received| received.item == *item;
@@ -313,7 +383,14 @@ impl Inherited {
     #[cfg(feature = "server")]
     pub fn of_clients(&mut self, role: &Option<PathBuf>) -> Vec<(Item, Option<OwnedFd>)> {
         let theirs = |received: &mut Received| {
-            let is_servers = matches!(received.item, Item::Listener { .. } | Item::Stun { .. });
+            let is_servers = matches!(
+                received.item,
+                Item::Listener { .. }
+                    | Item::Stun { .. }
+                    | Item::Quic { .. }
+                    | Item::QuicLink { .. }
+                    | Item::QuicCert { .. }
+            );
             received.role == *role && !is_servers
         };
         let theirs = self.items.extract_if(.., theirs);
@@ -389,6 +466,17 @@ mod tests {
             },
             Item::Stun {
                 addr: ":3478".to_owned(),
+            },
+            Item::Quic {
+                addr: ":443".to_owned(),
+            },
+            Item::QuicLink {
+                addr: ":443".to_owned(),
+                key: [0xFF; 8],
+            },
+            Item::QuicCert {
+                cert: vec![0x30; 500],
+                key: Secret::new(vec![0xFF; 138]),
             },
             Item::End,
         ] {

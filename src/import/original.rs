@@ -37,10 +37,8 @@ const OF_HOST: &[&str] = &["number", "regex", "withID"];
 const OF_PORTS: &[&str] = &["number", "range"];
 /// Options that the original has and gt has not, by the beginning of their names in lower case.
 const GONE: &[(&str, &str)] = &[
-    ("bbr", "gt has no QUIC"),
     ("host", "write the address into addr: addr: HOST:PORT"),
-    ("openbbr", "gt has no QUIC"),
-    ("quic", "gt has no QUIC"),
+    ("openbbr", "write bbr: true"),
     ("web", "gt has no web administration"),
 ];
 

@@ -2,6 +2,7 @@
 //! does not interpret the bytes that it carries.
 
 use super::datagrams::DatagramConn;
+use super::quic::QuicStream;
 use super::tls::Stream as TlsStream;
 use super::{timeout, with_read_buf, Delivery, ShardId, Socket};
 use crate::sync::{Mutex, MutexGuard};
@@ -28,6 +29,8 @@ pub enum Conn {
     Layered(Box<dyn ConnLayer>),
     /// Datagrams, as records in a stream of bytes.
     Datagrams(Box<DatagramConn>),
+    /// The stream of a connection of QUIC.
+    Quic(Box<QuicStream>),
 }
 
 /// A layer that may change the bytes that pass through a connection. Its methods are those of
@@ -79,6 +82,12 @@ impl From<DatagramConn> for Conn {
     }
 }
 
+impl From<QuicStream> for Conn {
+    fn from(stream: QuicStream) -> Self {
+        Self::Quic(Box::new(stream))
+    }
+}
+
 fn lock(tls: &Mutex<TlsStream>) -> MutexGuard<'_, TlsStream> {
     tls.lock()
 }
@@ -97,6 +106,7 @@ impl Conn {
             },
             Self::Layered(layer) => layer.poll_read(cx, buf),
             Self::Datagrams(conn) => conn.flow().poll_read(cx, buf),
+            Self::Quic(stream) => stream.poll_read(cx, buf),
         }
     }
 
@@ -108,6 +118,7 @@ impl Conn {
             Self::Tls(_) => Poll::Ready(Ok(())),
             Self::Layered(layer) => layer.poll_readable(cx),
             Self::Datagrams(conn) => conn.flow().poll_readable(cx),
+            Self::Quic(stream) => stream.poll_readable(cx),
         }
     }
 
@@ -117,7 +128,7 @@ impl Conn {
         match self {
             Self::Plain(socket) => socket.try_write(buf),
             Self::Datagrams(conn) => Ok(conn.write(buf)),
-            Self::Tls(_) | Self::Layered(_) => {
+            Self::Tls(_) | Self::Layered(_) | Self::Quic(_) => {
                 match self.poll_write(&mut Context::from_waker(Waker::noop()), buf) {
                     Poll::Ready(result) => result,
                     Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
@@ -145,6 +156,7 @@ impl Conn {
             Self::Tls(tls) => Pin::new(&mut *lock(tls)).poll_write(cx, buf),
             Self::Layered(layer) => layer.poll_write(cx, buf),
             Self::Datagrams(conn) => Poll::Ready(Ok(conn.write(buf))),
+            Self::Quic(stream) => stream.poll_write(cx, buf),
         }
     }
 
@@ -154,7 +166,7 @@ impl Conn {
             Self::Plain(_) => false,
             Self::Tls(tls) => lock(tls).get_ref().1.wants_write(),
             Self::Layered(layer) => layer.holds_back(),
-            Self::Datagrams(_) => false,
+            Self::Datagrams(_) | Self::Quic(_) => false,
         }
     }
 
@@ -164,7 +176,7 @@ impl Conn {
             Self::Plain(_) => Poll::Ready(Ok(())),
             Self::Tls(tls) => Pin::new(&mut *lock(tls)).poll_flush(cx),
             Self::Layered(layer) => layer.poll_flush(cx),
-            Self::Datagrams(_) => Poll::Ready(Ok(())),
+            Self::Datagrams(_) | Self::Quic(_) => Poll::Ready(Ok(())),
         }
     }
 
@@ -178,6 +190,7 @@ impl Conn {
                 conn.flow().close();
                 Poll::Ready(Ok(()))
             }
+            Self::Quic(stream) => Poll::Ready(stream.finish()),
         }
     }
 
@@ -194,6 +207,7 @@ impl Conn {
             Self::Tls(tls) => lock(tls).get_ref().0.reset_on_close(),
             Self::Layered(layer) => layer.below().reset_on_close(),
             Self::Datagrams(_) => {}
+            Self::Quic(stream) => stream.reset_on_close(true),
         }
     }
 
@@ -204,6 +218,7 @@ impl Conn {
             Self::Tls(tls) => lock(tls).get_ref().0.end_on_close(),
             Self::Layered(layer) => layer.below().end_on_close(),
             Self::Datagrams(_) => {}
+            Self::Quic(stream) => stream.reset_on_close(false),
         }
     }
 
@@ -214,6 +229,7 @@ impl Conn {
             Self::Tls(tls) => lock(tls).get_ref().0.limit_unsent(bytes),
             Self::Layered(layer) => layer.below().limit_unsent(bytes),
             Self::Datagrams(_) => {}
+            Self::Quic(stream) => stream.limit_unsent(bytes),
         }
     }
 
@@ -224,6 +240,7 @@ impl Conn {
             Self::Tls(tls) => lock(tls).get_ref().0.has_failed(),
             Self::Layered(layer) => layer.below().has_failed(),
             Self::Datagrams(_) => false,
+            Self::Quic(stream) => stream.has_failed(),
         }
     }
 
@@ -235,6 +252,8 @@ impl Conn {
             Self::Tls(tls) => lock(tls).get_ref().0.move_to(thread),
             Self::Layered(layer) => layer.below().move_to(thread),
             Self::Datagrams(conn) => conn.flow().move_to(thread),
+            // Its tasks stay where they are; wakers reach those of other threads.
+            Self::Quic(_) => Ok(()),
         }
     }
 
@@ -244,7 +263,7 @@ impl Conn {
             Self::Plain(socket) => socket.delivery(),
             Self::Tls(tls) => lock(tls).get_ref().0.delivery(),
             Self::Layered(layer) => layer.below().delivery(),
-            Self::Datagrams(_) => None,
+            Self::Datagrams(_) | Self::Quic(_) => None,
         }
     }
 
@@ -265,7 +284,7 @@ impl Conn {
             Self::Plain(socket) => socket.probe(often),
             Self::Tls(tls) => lock(tls).get_ref().0.probe(often),
             Self::Layered(layer) => layer.below().probe(often),
-            Self::Datagrams(_) => {}
+            Self::Datagrams(_) | Self::Quic(_) => {}
         }
     }
 
@@ -276,6 +295,7 @@ impl Conn {
             Self::Tls(tls) => lock(tls).get_ref().0.local_addr(),
             Self::Layered(layer) => layer.below().local_addr(),
             Self::Datagrams(conn) => conn.flow().local_addr(),
+            Self::Quic(stream) => Ok(stream.local_addr()),
         }
     }
 
@@ -286,6 +306,7 @@ impl Conn {
             Self::Tls(tls) => lock(tls).get_ref().0.peer_addr(),
             Self::Layered(layer) => layer.below().peer_addr(),
             Self::Datagrams(conn) => conn.flow().peer_addr(),
+            Self::Quic(stream) => Ok(stream.peer_addr()),
         }
     }
 
@@ -299,7 +320,7 @@ impl Conn {
                 TlsStream::Client(_) => None,
             },
             Self::Layered(layer) => layer.below().server_name(),
-            Self::Datagrams(_) => None,
+            Self::Datagrams(_) | Self::Quic(_) => None,
         }
     }
 

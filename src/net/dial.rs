@@ -61,6 +61,22 @@ pub async fn dial_over(
     .await
 }
 
+/// Connects to `host` like [`dial`], to each address by `attempt`.
+#[cfg(all(feature = "client", feature = "quic", not(feature = "sim")))]
+pub(super) async fn dial_with<T, F: Future<Output = io::Result<T>>>(
+    host: &str,
+    port: u16,
+    timeout: Duration,
+    attempt: impl Fn(SocketAddr) -> F,
+) -> io::Result<T> {
+    dial_by(host, port, timeout, |addresses| async {
+        let attempts = addresses.into_iter().map(|addr| Box::pin(attempt(addr)));
+        let (connected, errors) = race(attempts, ATTEMPT_DELAY).await;
+        connected.ok_or_else(|| last_of(errors))
+    })
+    .await
+}
+
 /// Looks up `host` and connects to its addresses by `connect`, within `timeout`.
 async fn dial_by<T, F: Future<Output = io::Result<T>>>(
     host: &str,

@@ -24,6 +24,8 @@ mod network_of;
 #[cfg(feature = "client")]
 pub(crate) mod outbound;
 mod race;
+#[cfg_attr(any(feature = "sim", not(feature = "quic")), path = "no_quic.rs")]
+pub mod quic;
 mod read_buf;
 mod resolve;
 #[cfg(feature = "sim")]

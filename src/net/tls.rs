@@ -23,6 +23,8 @@ mod identity;
 #[cfg(not(feature = "server"))]
 mod no_keys;
 mod pem;
+#[cfg(all(feature = "quic", feature = "server"))]
+mod quic_identity;
 #[cfg(any(feature = "server", feature = "p2p"))]
 mod self_signed;
 mod verify;
@@ -36,6 +38,9 @@ pub use fingerprint::Fingerprint;
 pub use identity::Identity;
 #[cfg(feature = "p2p")]
 pub(crate) use self_signed::self_signed;
+
+#[cfg(all(feature = "quic", feature = "server"))]
+pub use quic_identity::QuicIdentity;
 
 /// A TLS stream. Without the server feature there is one kind, which keeps the server's code out of
 /// the program.
@@ -110,7 +115,7 @@ pub enum ServerTrust<'a> {
 
 /// The client's side of TLS.
 #[derive(Clone)]
-pub struct Connector(async_tls::TlsConnector);
+pub struct Connector(Arc<rustls::ClientConfig>);
 
 impl Connector {
     /// Reads the certificates. Errors name the file and its fault.
@@ -127,7 +132,16 @@ impl Connector {
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
-        Ok(Self(Arc::new(config).into()))
+        Ok(Self(Arc::new(config)))
+    }
+
+    /// Returns the configuration for an application protocol (RFC 7301).
+    #[cfg(feature = "quic")]
+    pub fn config_for(&self, protocol: &[u8]) -> rustls::ClientConfig {
+        let mut config = (*self.0).clone();
+        config.resumption = rustls::client::Resumption::disabled();
+        config.alpn_protocols = vec![protocol.to_vec()];
+        config
     }
 
     /// Performs the handshake when its turn has come. The certificate must be for `host`.
@@ -135,7 +149,8 @@ impl Connector {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| invalid(format!("{host} is no name for a certificate")))?;
         costly_step().await;
-        let stream = self.0.connect(name, socket).await?;
+        let connector = async_tls::TlsConnector::from(self.0.clone());
+        let stream = connector.connect(name, socket).await?;
         Ok(Conn::from(Stream::from(stream)))
     }
 }
@@ -179,6 +194,30 @@ pub fn advice(e: &io::Error) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// Returns the error for a certificate that QUIC has refused with this alert (RFC 8446, section 6.2), in the
+/// words of rustls; `None` if the alert is about something else.
+#[cfg(all(feature = "quic", not(feature = "sim")))]
+pub fn certificate_error(alert: u8, reason: &str) -> Option<io::Error> {
+    use rustls::{CertificateError as Certificate, OtherError};
+    let why = match alert {
+        42 => Certificate::NotValidForName,
+        45 if reason.contains("NotValidYet") || reason.contains("not valid yet") => {
+            Certificate::NotValidYet
+        }
+        45 => Certificate::Expired,
+        46 => Certificate::Other(OtherError(Arc::new(io::Error::other(reason.to_owned())))),
+        48 => Certificate::UnknownIssuer,
+        _ => return None,
+    };
+    Some(invalid_certificate(why))
+}
+
+#[cfg(all(feature = "quic", not(feature = "sim")))]
+fn invalid_certificate(why: rustls::CertificateError) -> io::Error {
+    let error = rustls::Error::InvalidCertificate(why);
+    io::Error::new(io::ErrorKind::InvalidData, error)
 }
 
 /// Whether the clock shows a time before 2025. Routers have no battery: until the network sets the

@@ -24,6 +24,8 @@ pub enum ListenerKind {
     Https,
     /// TLS that is forwarded as it is, routed by server name.
     Sni,
+    /// QUIC, which has no visitors.
+    Quic,
 }
 
 /// An accepted connection.
@@ -75,6 +77,20 @@ impl Incoming {
             permit,
         } = accepted;
         let incoming = Self {
+            origin,
+            ..Self::new(state, peer, permit, kind)
+        };
+        (incoming, socket)
+    }
+
+    /// Returns what is known of a connection of `peer`.
+    pub fn new(
+        state: Arc<ServerState>,
+        peer: SocketAddr,
+        permit: Permit,
+        kind: ListenerKind,
+    ) -> Self {
+        Self {
             settings: state.settings.get(),
             handshake_guard: state.handshakes.begin(),
             state,
@@ -84,13 +100,12 @@ impl Incoming {
             permit,
             kind,
             from: None,
-            origin,
-        };
-        (incoming, socket)
+            origin: None,
+        }
     }
 
     pub fn is_http(&self) -> bool {
-        self.kind != ListenerKind::Sni
+        matches!(self.kind, ListenerKind::Http | ListenerKind::Https)
     }
 }
 

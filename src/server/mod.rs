@@ -22,6 +22,8 @@ mod one_request;
 mod ports;
 mod process_links;
 mod proxy_header;
+#[cfg_attr(any(feature = "sim", not(feature = "quic")), path = "no_quic.rs")]
+mod quic;
 mod rate_limits;
 mod registry;
 mod restored_clients;
@@ -53,6 +55,7 @@ use first_secrets::FirstSecrets;
 use incoming::{AcceptedConn, ListenerKind};
 use listeners::{Front, Listeners, OpenListener, PlannedListener, Purpose};
 pub use process_links::MessageOrigin;
+use quic::Quic;
 use restored_clients::RestoredClients;
 use settings::Settings;
 use state::ServerState;
@@ -86,6 +89,7 @@ pub struct Server {
     state: Arc<ServerState>,
     /// Empty once the server stops accepting.
     listeners: Mutex<Listeners>,
+    quic: Mutex<Quic>,
     stun: Mutex<Stun>,
 }
 
@@ -94,6 +98,7 @@ pub struct ServerPlan {
     settings: Settings,
     first_secrets: Arc<FirstSecrets>,
     listeners: Vec<PlannedListener>,
+    quic: quic::QuicPlan,
     stun: stun::StunPlan,
     api: Option<ApiPlan>,
     /// Number of failed logins that an address may have, and the duration of a lockout.
@@ -156,6 +161,8 @@ impl ServerPlan {
         let api = config.api.as_ref().map(ApiPlan::new).transpose()?;
         let now = running.map(Server::listeners);
         let listeners = listeners::plan(config, file, now.as_deref(), inherited)?;
+        let quic = running.map(Server::quic);
+        let quic = quic::QuicPlan::new(config, file, quic.as_deref(), inherited)?;
         let stun = running.map(Server::stun);
         let stun = stun::StunPlan::new(config, file, stun.as_deref(), inherited)?;
         let restored = RestoredClients::take(inherited, file);
@@ -166,6 +173,7 @@ impl ServerPlan {
             settings,
             first_secrets,
             listeners,
+            quic,
             stun,
             api,
             reconnect: (config.reconnect_times, config.reconnect_duration),
@@ -195,17 +203,24 @@ impl Server {
             accept(&state, open, front, &plan.api)
         });
         listeners.set_bbr(state.settings.get().bbr);
+        let mut quic = Quic::default();
+        quic.change(plan.quic, &state)?;
         let mut stun = Stun::default();
         stun.change(plan.stun, &state);
         Ok(Self {
             state,
             listeners: Mutex::new(listeners),
+            quic: Mutex::new(quic),
             stun: Mutex::new(stun),
         })
     }
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {
         self.listeners.lock()
+    }
+
+    fn quic(&self) -> MutexGuard<'_, Quic> {
+        self.quic.lock()
     }
 
     fn stun(&self) -> MutexGuard<'_, Stun> {
@@ -233,12 +248,16 @@ impl Server {
         listeners.set_bbr(bbr);
         drop(listeners);
         state.registry.set_bbr(bbr);
+        if let Err(e) = self.quic().change(plan.quic, state) {
+            log::error!("quicAddr: {e}");
+        }
         self.stun().change(plan.stun, state);
     }
 
     /// Returns the sockets and state to hand over to the child process.
     pub fn export(&self) -> Vec<Outgoing> {
         let mut items = self.listeners().share();
+        items.extend(self.quic().share());
         items.extend(self.stun().share());
         items.extend(restored_clients::export(&self.state));
         items
@@ -370,6 +389,7 @@ impl Server {
             .for_each(Tunnel::notify);
         // Another process, or this one later, may listen at the same addresses.
         *self.listeners() = Listeners::default();
+        *self.quic() = Quic::default();
         *self.stun() = Stun::default();
     }
 

@@ -128,6 +128,9 @@ impl RestoredClients {
                 Item::Role(_)
                 | Item::Listener { .. }
                 | Item::Stun { .. }
+                | Item::Quic { .. }
+                | Item::QuicLink { .. }
+                | Item::QuicCert { .. }
                 | Item::Secret { .. }
                 | Item::Instance { .. }
                 | Item::End => {}

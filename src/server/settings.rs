@@ -158,7 +158,8 @@ pub fn present_identity(config: &config::ServerConfig) -> io::Result<Option<Iden
 
 fn of_files(config: &config::ServerConfig) -> io::Result<Option<Identity>> {
     let files = config.cert_file.as_ref().zip(config.key_file.as_ref());
-    let files = files.filter(|_| config.tls_addr.is_some());
+    let is_used = config.tls_addr.is_some() || config.quic_addr.is_some();
+    let files = files.filter(|_| is_used);
     let read = |(cert, key): (&PathBuf, &PathBuf)| Identity::from_files(cert, key);
     files.map(read).transpose()
 }

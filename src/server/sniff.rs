@@ -8,7 +8,7 @@ use super::registry::{domain_of, HostKind};
 use super::settings::Settings;
 use super::state::ServerState;
 use super::upgrade::{self, Upgrade};
-use super::{client_hello, error_page, http_head, session};
+use super::{client_hello, error_page, http_head, quic, session};
 use crate::config::label::ascii;
 use crate::net::tls::{self, Acceptor};
 use crate::net::{timeout_at, Conn, Socket};
@@ -17,6 +17,8 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
+/// The byte that the original's probe over datagrams has in place of a version (docs/wire.md, "QUIC").
+const PROBE: u8 = 2;
 /// Maximum bytes of the first read: an ordinary request head fits.
 const FIRST_READ: usize = 2048;
 
@@ -40,11 +42,19 @@ pub fn serve_tls(
     incoming.serve_tls(socket, acceptor)
 }
 
+/// Serves the stream of a connection of QUIC.
+#[cfg(feature = "quic")]
+pub fn serve_quic(incoming: Incoming, conn: Conn) -> impl Future<Output = ()> {
+    incoming.serve(Arc::new(conn))
+}
+
 /// The result of sniffing a connection.
 enum Sniffed {
     Tunnel(Version),
     /// A tunnel in a WebSocket.
     Upgrade(Upgrade),
+    /// The original's probe over datagrams.
+    Probe,
     Visitor(VisitorRequest),
 }
 
@@ -92,6 +102,10 @@ impl Incoming {
                     if let Some((conn, version)) = upgraded {
                         Box::pin(self.serve_tunnel(conn, version)).await;
                     }
+                    return;
+                }
+                Some(Sniffed::Probe) => {
+                    let _ = timeout_at(self.deadline, quic::answer_probe(&conn)).await;
                     return;
                 }
                 Some(Sniffed::Visitor(request)) => request,
@@ -152,10 +166,21 @@ impl Incoming {
 
     /// Parses the bytes read so far; `None` if more are needed.
     fn parse(&self) -> Option<Sniffed> {
+        if self.kind == ListenerKind::Quic {
+            match self.head.as_slice() {
+                [MAGIC, PROBE] => return None,
+                [MAGIC, PROBE, 0, ..] => return Some(Sniffed::Probe),
+                _ => {}
+            }
+        }
         if matches!(self.head.as_slice(), [] | [MAGIC, ..]) {
             let unknown = VisitorRequest::Unroutable("a tunnel of a version that is not enabled");
             let version = tunnel_version(&self.head, &self.settings)?;
             return Some(version.map_or(Sniffed::Visitor(unknown), Sniffed::Tunnel));
+        }
+        if self.kind == ListenerKind::Quic {
+            let why = "a visitor, over QUIC, which is for tunnels";
+            return Some(Sniffed::Visitor(VisitorRequest::Unroutable(why)));
         }
         let request = if self.is_http() {
             let found = http_head::find(&self.head, &self.settings.mux_header);

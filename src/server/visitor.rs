@@ -190,7 +190,7 @@ impl Incoming {
             None => origin_of(conn, self.peer),
         };
         match self.kind {
-            ListenerKind::Http => {}
+            ListenerKind::Http | ListenerKind::Quic => {}
             ListenerKind::Https => {
                 origin.is_decrypted = true;
                 origin.server_name = conn.server_name();

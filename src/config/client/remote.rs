@@ -1,5 +1,5 @@
-//! The address of a server: `tcp://host:port`, `tls://host:port`, `ws://host:port/path` or
-//! `wss://host:port/path`. Not the connection to it.
+//! The address of a server: `tcp://host:port`, `tls://host:port`, `quic://host:port`,
+//! `ws://host:port/path` or `wss://host:port/path`. Not the connection to it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +15,10 @@ const NO_WS: &str =
     "This gt was built without WebSockets (the feature ws): install one with them, or \
                      use a tcp:// or tls:// server.";
 
+/// Why an address of QUIC is refused in a build without it.
+const NO_QUIC: &str = "This gt was built without QUIC (the feature quic): install one with it, or use a \
+                       tcp:// or tls:// server.";
+
 /// What carries the bytes of a tunnel to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -22,6 +26,8 @@ pub enum Transport {
     Tcp,
     /// TLS over TCP.
     Tls,
+    /// QUIC, over UDP.
+    Quic,
     /// A WebSocket over TCP.
     Ws,
     /// A WebSocket over TLS.
@@ -29,7 +35,7 @@ pub enum Transport {
 }
 
 impl Transport {
-    const ALL: [Self; 4] = [Self::Tcp, Self::Tls, Self::Ws, Self::Wss];
+    const ALL: [Self; 5] = [Self::Tcp, Self::Tls, Self::Quic, Self::Ws, Self::Wss];
 
     /// Returns the scheme of its addresses.
     pub fn scheme(self) -> &'static str {
@@ -38,6 +44,7 @@ impl Transport {
             Self::Tls => "tls",
             Self::Ws => "ws",
             Self::Wss => "wss",
+            Self::Quic => "quic",
         }
     }
 
@@ -45,14 +52,14 @@ impl Transport {
     pub fn is_secure(self) -> bool {
         match self {
             Self::Tcp | Self::Ws => false,
-            Self::Tls | Self::Wss => true,
+            Self::Tls | Self::Quic | Self::Wss => true,
         }
     }
 
     /// Whether tunnels are in WebSockets.
     pub fn is_websocket(self) -> bool {
         match self {
-            Self::Tcp | Self::Tls => false,
+            Self::Tcp | Self::Tls | Self::Quic => false,
             Self::Ws | Self::Wss => true,
         }
     }
@@ -61,6 +68,7 @@ impl Transport {
     pub fn can_use_proxies(self) -> bool {
         match self {
             Self::Tcp | Self::Tls | Self::Ws | Self::Wss => true,
+            Self::Quic => false,
         }
     }
 
@@ -68,7 +76,7 @@ impl Transport {
     fn default_port(self) -> u16 {
         match self {
             Self::Tcp | Self::Ws => 80,
-            Self::Tls | Self::Wss => 443,
+            Self::Tls | Self::Quic | Self::Wss => 443,
         }
     }
 }
@@ -126,7 +134,7 @@ impl Scalar for Remote {
             let text = redact(text);
             format!(
                 "\"{text}\" is not a server's address: write it like tcp://example.com:80, \
-                 tls://example.com:443 or wss://example.com/gt."
+                 tls://example.com:443, quic://example.com:443 or wss://example.com/gt."
             )
         };
         let (scheme, rest) = text.split_once("://").unwrap_or(("tcp", text));
@@ -135,6 +143,9 @@ impl Scalar for Remote {
             .into_iter()
             .find(is_named)
             .ok_or_else(wrong)?;
+        if transport == Transport::Quic && !cfg!(feature = "quic") {
+            return Err(NO_QUIC.to_owned());
+        }
         let is_websocket = transport.is_websocket();
         if is_websocket && !cfg!(feature = "ws") {
             return Err(NO_WS.to_owned());
@@ -169,6 +180,8 @@ mod tests {
             ("tcp://id1.example.com:8080", "tcp://id1.example.com:8080"),
             ("tls://id1.example.com", "tls://id1.example.com:443"),
             ("TLS://id1.example.com/", "tls://id1.example.com:443"),
+            #[cfg(feature = "quic")]
+            ("quic://id1.example.com", "quic://id1.example.com:443"),
             ("id1.example.com:7001", "tcp://id1.example.com:7001"),
             ("id1.example.com", "tcp://id1.example.com:80"),
             ("tcp://[::1]:7001", "tcp://[::1]:7001"),
@@ -209,8 +222,8 @@ mod tests {
     fn an_error_shows_how_to_write_a_remote() {
         assert_eq!(
             Remote::read("http://h").unwrap_err(),
-            "\"http://h\" is not a server's address: write it like tcp://example.com:80, tls://example.com:443 or \
-             wss://example.com/gt."
+            "\"http://h\" is not a server's address: write it like tcp://example.com:80, tls://example.com:443, \
+             quic://example.com:443 or wss://example.com/gt."
         );
         for text in [
             "tcp://",

@@ -42,7 +42,7 @@ options! {
         api_tls_version: TlsOption = "tls1.2" => ("apiTLSVersion", "string"),
         /// the URL of an HTTP service that decides about ids that are not among the users
         auth_api: Option<Url> => ("authAPI", "string"),
-        /// the certificate for -tlsAddr, a PEM file
+        /// the certificate for -tlsAddr and -quicAddr, a PEM file
         cert_file: Option<PathBuf> => ("certFile", "string"),
         /// maximum number of tunnels of one client; 0 for no limit
         connections: u32 = "10" => ("connections", "uint"),
@@ -64,8 +64,11 @@ options! {
         host_with_id: bool => ("hostWithID", "bool"),
         /// the header that contains the host prefix
         http_mux_header: HeaderName = "Host" => ("httpMUXHeader", "string"),
-        /// the key for -tlsAddr, a PEM file
+        /// the key for -tlsAddr and -quicAddr, a PEM file
         key_file: Option<PathBuf> => ("keyFile", "string"),
+        /// listen on this UDP address for tunnels over QUIC: 443, :443 or 0.0.0.0:443; without -certFile
+        /// and -keyFile, with a certificate that the server makes itself
+        quic_addr: Option<ListenAddr> => ("quicAddr", "string"),
         /// lock an address out for this time after more than -reconnectTimes failed logins
         reconnect_duration: Duration = "5m0s" => ("reconnectDuration", "duration"),
         /// maximum number of failed logins from one address; 0 for no limit

@@ -26,34 +26,11 @@ pub struct Acceptor(async_tls::TlsAcceptor);
 impl Acceptor {
     /// Creates the configuration of a server with this identity. The error names certificate and key.
     pub fn new(identity: Identity, min: MinVersion) -> io::Result<Self> {
-        let Identity {
-            certificates,
-            key,
-            name,
-        } = identity;
-        let advice = key_advice(&key);
-        let versions: &[&SupportedProtocolVersion] = match min {
+        let versions: &[&'static SupportedProtocolVersion] = match min {
             MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
             MinVersion::Tls13 => &[&version::TLS13],
         };
-        let config = rustls::ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
-            .and_then(|builder| {
-                let builder = builder.with_no_client_auth();
-                match certificates.first().and_then(version1_key) {
-                    // rustls compares certificate and key only if it can parse the certificate.
-                    Some(public) => {
-                        let private = provider().key_provider.load_private_key(key)?;
-                        if private.public_key().is_some_and(|key| key != public) {
-                            return Err(InconsistentKeys::KeyMismatch.into());
-                        }
-                        let both = CertifiedKey::new(certificates, private);
-                        Ok(builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(both))))
-                    }
-                    None => builder.with_single_cert(certificates, key),
-                }
-            })
-            .map_err(|e| invalid(format!("using {name}: {e}{advice}")))?;
+        let config = server_config(identity, versions)?;
         Ok(Self(Arc::new(config).into()))
     }
 
@@ -64,6 +41,38 @@ impl Acceptor {
         let stream = Box::pin(self.0.accept(socket)).await?;
         Ok(Conn::from(Stream::from(stream)))
     }
+}
+
+/// Creates the configuration of a server with this identity, for TLS of these versions. The error names
+/// certificate and key.
+pub(super) fn server_config(
+    identity: Identity,
+    versions: &[&'static SupportedProtocolVersion],
+) -> io::Result<rustls::ServerConfig> {
+    let Identity {
+        certificates,
+        key,
+        name,
+    } = identity;
+    let advice = key_advice(&key);
+    rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(versions)
+        .and_then(|builder| {
+            let builder = builder.with_no_client_auth();
+            match certificates.first().and_then(version1_key) {
+                // rustls compares certificate and key only if it can parse the certificate.
+                Some(public) => {
+                    let private = provider().key_provider.load_private_key(key)?;
+                    if private.public_key().is_some_and(|key| key != public) {
+                        return Err(InconsistentKeys::KeyMismatch.into());
+                    }
+                    let both = CertifiedKey::new(certificates, private);
+                    Ok(builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(both))))
+                }
+                None => builder.with_single_cert(certificates, key),
+            }
+        })
+        .map_err(|e| invalid(format!("using {name}: {e}{advice}")))
 }
 
 /// Returns what can be done about a key that rustls does not accept.

@@ -4,6 +4,8 @@
 use super::fingerprint::Fingerprint;
 use super::self_signed::self_signed;
 use super::{fill_random, invalid, pem};
+#[cfg(feature = "quic")]
+use crate::config::Secret;
 use crate::encoding::BASE64;
 use crate::state_dir::StateDir;
 use async_tls::pki_types::pem::PemObject;
@@ -114,6 +116,27 @@ impl Identity {
         (self.certificates.clone(), self.key.clone_key())
     }
 
+    /// Uses a certificate that gt has made before, and its key, both in DER. The error says which is
+    /// invalid.
+    #[cfg(feature = "quic")]
+    pub fn from_der(certificate: &[u8], key: &[u8]) -> io::Result<Self> {
+        let name = "the certificate that gt has made".to_owned();
+        let key = PrivateKeyDer::try_from(key.to_vec());
+        Ok(Self {
+            certificates: vec![certificate.to_vec().into()],
+            key: key.map_err(|e| invalid(format!("using {name}: {e}")))?,
+            name,
+        })
+    }
+
+    /// Returns the certificate and the key in DER, for [`Identity::from_der`].
+    #[cfg(feature = "quic")]
+    pub fn to_der(&self) -> io::Result<(Vec<u8>, Secret)> {
+        let none = || invalid(format!("{} is none", self.name));
+        let certificate = self.certificates.first().ok_or_else(none)?.to_vec();
+        Ok((certificate, Secret::new(self.key.secret_der().to_vec())))
+    }
+
     fn from_text(text: &[u8], file: &Path) -> Option<Self> {
         let certificate = CertificateDer::from_pem_slice(text).ok()?;
         Some(Self {
@@ -182,6 +205,17 @@ mod tests {
         assert_ne!(made.fingerprint().unwrap(), other.fingerprint().unwrap());
         assert!(Acceptor::new(kept, MinVersion::Tls13).is_ok());
         fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[cfg(feature = "quic")]
+    #[test]
+    fn an_identity_survives_der() {
+        let made = Identity::new().unwrap();
+        let (certificate, key) = made.to_der().unwrap();
+        let same = Identity::from_der(&certificate, key.as_bytes()).unwrap();
+        assert_eq!(made.fingerprint().unwrap(), same.fingerprint().unwrap());
+        assert!(Acceptor::new(same, MinVersion::Tls13).is_ok());
+        assert!(Identity::from_der(&certificate, b"no key").is_err());
     }
 
     #[test]

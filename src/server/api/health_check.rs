@@ -113,7 +113,7 @@ impl ProbeTarget {
         };
         let connector = match kind {
             ListenerKind::Https => Some(Connector::new(ServerTrust::Nobody)?),
-            ListenerKind::Http | ListenerKind::Sni => None,
+            ListenerKind::Http | ListenerKind::Sni | ListenerKind::Quic => None,
         };
         Ok(Self {
             host,

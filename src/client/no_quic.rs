@@ -1,0 +1,15 @@
+//! The stub of `quic` in builds without it.
+
+use super::connect::ConnectFailure;
+use super::context::ClientContext;
+use crate::config::Remote;
+use crate::net::Conn;
+use std::io;
+use std::time::Duration;
+
+/// Fails. The configuration refuses such servers, but a remoteAPI may name one.
+pub async fn reach(_: &ClientContext, _: &Remote, _: Duration) -> Result<Conn, ConnectFailure> {
+    let why = "this gt was built without the feature quic";
+    let e = io::Error::new(io::ErrorKind::Unsupported, why);
+    Err(ConnectFailure::Unreachable(e))
+}

@@ -1,0 +1,26 @@
+//! Reaching a server over QUIC.
+
+use super::connect::ConnectFailure;
+use super::context::ClientContext;
+use crate::config::Remote;
+use crate::net::quic::{connect, ClientSetup};
+use crate::net::Conn;
+use std::io;
+use std::time::Duration;
+
+/// Opens a connection to a server. May take `patience`.
+pub async fn reach(
+    context: &ClientContext,
+    remote: &Remote,
+    patience: Duration,
+) -> Result<Conn, ConnectFailure> {
+    let connector = context.tls.connector().map_err(ConnectFailure::Tls)?;
+    let setup = ClientSetup::new(&connector, false).map_err(ConnectFailure::Tls)?;
+    let serving = context.serving.clone();
+    let guard = move || serving.begin();
+    let connecting = connect(&remote.host, remote.port, &setup, guard, patience);
+    connecting.await.map_err(|e| match e.kind() {
+        io::ErrorKind::InvalidData => ConnectFailure::Tls(e),
+        _ => ConnectFailure::Unreachable(e),
+    })
+}

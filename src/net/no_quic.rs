@@ -1,0 +1,48 @@
+//! The stub of `quic` in builds without it. `config` refuses addresses of servers over QUIC and reports that
+//! the listener is missing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+
+/// The stream of a connection of QUIC. There is none.
+#[derive(Debug)]
+pub enum QuicStream {}
+
+impl QuicStream {
+    pub fn poll_read(&self, _: &mut Context<'_>, _: &mut [u8]) -> Poll<io::Result<usize>> {
+        match *self {}
+    }
+
+    pub fn poll_readable(&self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match *self {}
+    }
+
+    pub fn poll_write(&self, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+        match *self {}
+    }
+
+    pub fn finish(&self) -> io::Result<()> {
+        match *self {}
+    }
+
+    pub fn reset_on_close(&self, _: bool) {
+        match *self {}
+    }
+
+    pub fn limit_unsent(&self, _: u32) {
+        match *self {}
+    }
+
+    pub fn has_failed(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        match *self {}
+    }
+
+    pub fn peer_addr(&self) -> SocketAddr {
+        match *self {}
+    }
+}

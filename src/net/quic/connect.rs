@@ -1,0 +1,61 @@
+//! Connecting to a server over QUIC.
+
+use super::connection::Connection;
+use super::endpoint::EndpointShared;
+use super::setup::ClientSetup;
+use super::socket::Socket;
+use crate::net::runtime::costly_step;
+use crate::net::{dial, Conn, TaskGuard};
+use quinn_proto::ConnectError;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Connects to `host`, whose certificate must be for that name, within `timeout`, and opens the stream. The
+/// addresses of a name are tried in parallel (RFC 8305). Each attempt holds a guard of `guard` until its last
+/// bytes are sent.
+pub async fn connect(
+    host: &str,
+    port: u16,
+    setup: &ClientSetup,
+    guard: impl Fn() -> TaskGuard + Clone + Send + 'static,
+    timeout: Duration,
+) -> io::Result<Conn> {
+    let (setup, name) = (setup.clone(), host.to_owned());
+    let attempt = move |addr: SocketAddr| {
+        let (setup, name, guard) = (setup.clone(), name.clone(), guard.clone());
+        async move { connect_to(addr, &name, &setup, guard()).await }
+    };
+    dial::dial_with(host, port, timeout, attempt).await
+}
+
+async fn connect_to(
+    addr: SocketAddr,
+    name: &str,
+    setup: &ClientSetup,
+    guard: TaskGuard,
+) -> io::Result<Conn> {
+    let named = |e: io::Error| match e.kind() {
+        // Advice depends on the error inside.
+        io::ErrorKind::InvalidData => e,
+        kind => io::Error::new(kind, format!("connecting to {addr}: {e}")),
+    };
+    let socket = Socket::for_peer(addr).map_err(named)?;
+    let mut key = [0; 8];
+    crate::net::tls::fill_random(&mut key)?;
+    let endpoint =
+        EndpointShared::start(socket, u64::from_ne_bytes(key), None, None).map_err(named)?;
+    costly_step().await;
+    let connection = endpoint
+        .connect(setup.config(), addr, name, guard)
+        .map_err(|e| match e {
+            ConnectError::InvalidServerName(_) => {
+                let text = format!("{name} is no name for a certificate");
+                io::Error::new(io::ErrorKind::InvalidInput, text)
+            }
+            e => io::Error::other(e),
+        })?;
+    let connection: Connection = connection;
+    connection.established().await.map_err(named)?;
+    Ok(Conn::from(connection.open_stream().map_err(named)?))
+}

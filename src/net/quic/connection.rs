@@ -1,0 +1,316 @@
+//! A connection of QUIC: its state, which its task, its endpoint and its stream share. Not the task, see
+//! `driver`.
+
+use super::endpoint::EndpointHandle;
+use super::stream::QuicStream;
+use crate::net::tls;
+use crate::sync::{Mutex, MutexGuard};
+use bytes::Bytes;
+use quinn_proto::crypto::rustls::HandshakeData;
+use quinn_proto::{
+    ConnectionError, ConnectionEvent, ConnectionHandle, Dir, StreamId, TransportErrorCode, VarInt,
+};
+use smallvec::SmallVec;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
+
+/// What a stream or a connection is ended with when its bytes were cut.
+pub const CUT: VarInt = VarInt::from_u32(1);
+
+/// A connection. Once it is dropped without a stream, the connection is closed.
+#[derive(Debug)]
+pub struct Connection(Arc<Shared>);
+
+/// What the task, the endpoint and the users of a connection share.
+pub struct Shared {
+    /// Its number in the endpoint.
+    pub handle: ConnectionHandle,
+    /// Its endpoint.
+    pub endpoint: EndpointHandle,
+    state: Mutex<State>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "QUIC connection {}", self.handle.0)
+    }
+}
+
+/// How far a connection is.
+#[derive(Debug, Clone)]
+pub enum Phase {
+    /// Its handshake is not complete.
+    Handshaking,
+    /// Its handshake is complete.
+    Established,
+    /// It has ended.
+    Over(ConnectionError),
+}
+
+/// Whether a connection is still used, and how its end is to look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Use {
+    /// It has a user.
+    Used,
+    /// Its user has gone at this time; the bytes that were written are still to arrive.
+    Finishing(Instant),
+    /// Its user has gone and has cut it.
+    Cut,
+}
+
+/// The state of a connection.
+pub struct State {
+    /// The protocol.
+    pub proto: quinn_proto::Connection,
+    /// How far it is.
+    pub phase: Phase,
+    /// Whether it is used.
+    pub is_used: Use,
+    /// Whether the coming end of the stream is a cut.
+    pub resets_on_close: bool,
+    /// Bytes that have been taken from the protocol and not been read.
+    pub held: Bytes,
+    /// Whether the peer has ended its direction of the stream, and all bytes were read.
+    pub is_read: bool,
+    /// Whether this end has ended its direction of the stream.
+    pub is_finished: bool,
+    /// Whether all bytes of this end, and the end of its direction, have arrived, or are not wanted.
+    pub is_delivered: bool,
+    /// Bytes that may wait to be sent, beside those in flight.
+    pub unsent: u64,
+    /// The stream.
+    pub stream: Option<StreamId>,
+    /// When a packet of the peer came last.
+    pub heard: Instant,
+    /// The task of the connection.
+    pub driver: Option<Waker>,
+    /// What waits for the handshake, the stream or a datagram.
+    pub user: Option<Waker>,
+    /// The reader of the stream.
+    pub reader: Option<Waker>,
+    /// The writer of the stream.
+    pub writer: Option<Waker>,
+}
+
+impl State {
+    /// Wakes the task of the connection.
+    pub fn wake_driver(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            driver.wake();
+        }
+    }
+
+    /// Returns the wakers of all that wait for the connection.
+    pub fn take_users(&mut self) -> SmallVec<[Waker; 3]> {
+        let waiting = [self.user.take(), self.reader.take(), self.writer.take()];
+        waiting.into_iter().flatten().collect()
+    }
+
+    /// Returns the error of calls on a connection that has ended.
+    pub fn failure(&self) -> Option<io::Error> {
+        match &self.phase {
+            Phase::Over(why) => Some(error(why)),
+            Phase::Handshaking | Phase::Established => None,
+        }
+    }
+}
+
+/// Sets the waker that an event wakes.
+pub fn wait(place: &mut Option<Waker>, cx: &Context<'_>) {
+    if !place.as_ref().is_some_and(|it| it.will_wake(cx.waker())) {
+        *place = Some(cx.waker().clone());
+    }
+}
+
+/// Returns the reason for the end of a connection as an error.
+pub fn error(why: &ConnectionError) -> io::Error {
+    use io::ErrorKind as Kind;
+    let kind = match why {
+        ConnectionError::ApplicationClosed(_)
+        | ConnectionError::ConnectionClosed(_)
+        | ConnectionError::Reset
+        | ConnectionError::LocallyClosed => Kind::ConnectionReset,
+        ConnectionError::TimedOut => Kind::TimedOut,
+        ConnectionError::VersionMismatch
+        | ConnectionError::TransportError(_)
+        | ConnectionError::CidsExhausted => Kind::InvalidData,
+    };
+    if let ConnectionError::TransportError(e) = why {
+        // The codes of alerts (RFC 9001, section 4.8).
+        let alert = u64::from(e.code).checked_sub(0x100);
+        let alert = alert.and_then(|alert| u8::try_from(alert).ok());
+        if let Some(e) = alert.and_then(|alert| tls::certificate_error(alert, &e.reason)) {
+            return e;
+        }
+    }
+    let text = match why {
+        ConnectionError::TimedOut => "the peer is silent".to_owned(),
+        ConnectionError::Reset => "the peer does not know the connection any more".to_owned(),
+        ConnectionError::LocallyClosed => "the connection was closed".to_owned(),
+        ConnectionError::VersionMismatch => "the peer speaks another version of QUIC".to_owned(),
+        ConnectionError::ConnectionClosed(close)
+            if close.error_code == TransportErrorCode::CONNECTION_REFUSED =>
+        {
+            "the peer refuses the connection".to_owned()
+        }
+        // The peer has chosen the text of some.
+        why => why.to_string().escape_debug().take(200).collect(),
+    };
+    io::Error::new(kind, text)
+}
+
+impl Shared {
+    /// Creates the state of a connection.
+    pub fn new(
+        handle: ConnectionHandle,
+        endpoint: EndpointHandle,
+        proto: quinn_proto::Connection,
+        now: Instant,
+    ) -> Self {
+        let state = State {
+            proto,
+            phase: Phase::Handshaking,
+            is_used: Use::Used,
+            resets_on_close: false,
+            held: Bytes::new(),
+            is_read: false,
+            is_finished: false,
+            is_delivered: false,
+            unsent: u64::MAX,
+            stream: None,
+            heard: now,
+            driver: None,
+            user: None,
+            reader: None,
+            writer: None,
+        };
+        Self {
+            handle,
+            endpoint,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Locks the state.
+    pub fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    /// Takes packets of the peer. The task of the connection is to be woken afterwards.
+    pub fn receive(&self, event: ConnectionEvent, now: Instant) {
+        let mut state = self.lock();
+        state.heard = now;
+        state.proto.handle_event(event);
+    }
+
+    /// Lets the task of the connection run.
+    pub fn wake_driver(&self) {
+        self.lock().wake_driver();
+    }
+
+    /// Ends the use of the connection: what was written is still to arrive, unless it is `cut`.
+    pub fn release(&self, cut: bool, now: Instant) {
+        let mut state = self.lock();
+        if let (Some(id), false) = (state.stream, cut) {
+            if !state.is_finished {
+                // Fails if the peer does not want any more.
+                state.is_delivered = state.proto.send_stream(id).finish().is_err();
+                state.is_finished = true;
+            }
+        }
+        state.is_used = match (cut, state.stream) {
+            (false, Some(_)) => Use::Finishing(now),
+            _ => Use::Cut,
+        };
+        state.wake_driver();
+    }
+
+    /// Returns the peer's address.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.lock().proto.remote_address()
+    }
+
+    /// Returns this end's address.
+    pub fn local_addr(&self) -> SocketAddr {
+        let bound = self.endpoint.socket().addr();
+        let ip: Option<IpAddr> = self.lock().proto.local_ip();
+        SocketAddr::new(ip.unwrap_or(bound.ip()), bound.port())
+    }
+}
+
+impl Connection {
+    /// Creates a user of a connection.
+    pub fn new(shared: Arc<Shared>) -> Self {
+        Self(shared)
+    }
+
+    /// Waits for the end of the handshake.
+    pub async fn established(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| {
+            let mut state = self.0.lock();
+            wait(&mut state.user, cx);
+            match &state.phase {
+                Phase::Handshaking => Poll::Pending,
+                Phase::Established => Poll::Ready(Ok(())),
+                Phase::Over(why) => Poll::Ready(Err(error(why))),
+            }
+        })
+        .await
+    }
+
+    /// Opens the stream.
+    #[cfg(feature = "client")]
+    pub fn open_stream(self) -> io::Result<QuicStream> {
+        let mut state = self.0.lock();
+        let opened = state.proto.streams().open(Dir::Bi);
+        state.stream = opened;
+        let failure = state.failure();
+        drop(state);
+        match (opened, failure) {
+            (_, Some(e)) => Err(e),
+            (None, None) => Err(io::Error::other("the server takes no stream")),
+            (Some(id), None) => Ok(QuicStream::new(self.0.clone(), id)),
+        }
+    }
+
+    /// Waits for the stream that the peer opens.
+    #[cfg(feature = "server")]
+    pub async fn accept_stream(self) -> io::Result<QuicStream> {
+        let accepted = std::future::poll_fn(|cx| {
+            let mut state = self.0.lock();
+            wait(&mut state.user, cx);
+            match (state.proto.streams().accept(Dir::Bi), state.failure()) {
+                (Some(id), _) => {
+                    state.stream = Some(id);
+                    Poll::Ready(Ok(id))
+                }
+                (None, Some(e)) => Poll::Ready(Err(e)),
+                (None, None) => Poll::Pending,
+            }
+        });
+        let id = accepted.await?;
+        Ok(QuicStream::new(self.0.clone(), id))
+    }
+
+    /// Returns the application protocol that both ends have agreed on.
+    #[cfg(feature = "server")]
+    pub fn protocol(&self) -> Option<Vec<u8>> {
+        let state = self.0.lock();
+        let data = state.proto.crypto_session().handshake_data()?;
+        data.downcast::<HandshakeData>().ok()?.protocol
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let has_stream = self.0.lock().stream.is_some();
+        // A stream is a user of its own.
+        if !has_stream {
+            self.0.release(true, crate::net::clock::now());
+        }
+    }
+}

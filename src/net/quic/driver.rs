@@ -1,0 +1,269 @@
+//! The task of a connection: it sends the connection's datagrams after every event, and wakes at its deadlines.
+
+use super::congestion::CongestionChoice;
+use super::connection::{wait, Phase, Shared, State, Use, CUT};
+use super::endpoint::outgoing;
+use super::setup::{BBR_PROTOCOL, MAX_SEND_WINDOW};
+use super::socket::Outgoing;
+use crate::net::{clock, TaskGuard, Timer};
+use bytes::Bytes;
+use quinn_proto::crypto::rustls::HandshakeData;
+use quinn_proto::{ConnectionError, Event, StreamEvent, VarInt};
+use smallvec::SmallVec;
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+/// Maximum number of datagrams of one system call: 60 KB of those of Ethernet.
+const MAX_SEGMENTS: usize = 40;
+/// System calls in a row before other tasks run.
+const MAX_CALLS_IN_A_ROW: u32 = 4;
+/// Bytes that may always wait, beside those in flight.
+const MIN_UNSENT: u64 = 16 * 1024;
+/// Time that the last bytes of a connection without a user have to arrive.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that the peer has to end its direction of the stream after that: a close could discard what it has not
+/// read.
+const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// The bytes to send, of whichever connection sends.
+    static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The task of one connection.
+pub struct Driver {
+    shared: Arc<Shared>,
+    /// The congestion control of a server's connection.
+    choice: Option<CongestionChoice>,
+    /// Held until the last bytes are sent.
+    guard: Option<TaskGuard>,
+    /// Whether the endpoint counts a handshake.
+    is_counted: bool,
+    timer: Timer,
+    /// When `timer` fires.
+    due: Option<Instant>,
+    /// Datagrams for which the kernel had no room.
+    left: Option<(Outgoing, Vec<u8>)>,
+}
+
+/// How far sending has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// All datagrams are sent.
+    All,
+    /// Some are left, for which there may be room.
+    Some,
+    /// The kernel has no room.
+    Blocked,
+}
+
+/// Wakers to wake once the connection is not locked.
+type Woken = SmallVec<[Waker; 3]>;
+
+impl Driver {
+    /// Creates the task. A server's connection has a `choice` of its congestion control.
+    pub fn new(shared: Arc<Shared>, choice: Option<CongestionChoice>, guard: TaskGuard) -> Self {
+        Self {
+            shared,
+            is_counted: choice.is_some(),
+            choice,
+            guard: Some(guard),
+            timer: Timer::never(),
+            due: None,
+            left: None,
+        }
+    }
+
+    /// Handles what has happened to the connection.
+    fn events(&mut self, state: &mut State, woken: &mut Woken) {
+        while let Some(event) = state.proto.poll_endpoint_events() {
+            let answer = self.shared.endpoint.handle_event(self.shared.handle, event);
+            if let Some(answer) = answer {
+                state.proto.handle_event(answer);
+            }
+        }
+        while let Some(event) = state.proto.poll() {
+            match event {
+                Event::HandshakeDataReady => self.choose(state),
+                Event::Connected => {
+                    state.phase = Phase::Established;
+                    self.end_handshake();
+                    woken.extend(state.user.take());
+                }
+                Event::ConnectionLost { reason } => {
+                    state.phase = Phase::Over(reason);
+                    self.end_handshake();
+                    woken.extend(state.take_users());
+                }
+                Event::Stream(StreamEvent::Opened { .. }) | Event::DatagramReceived => {
+                    woken.extend(state.user.take());
+                }
+                Event::Stream(StreamEvent::Readable { .. }) => woken.extend(state.reader.take()),
+                Event::Stream(StreamEvent::Writable { .. }) => woken.extend(state.writer.take()),
+                Event::Stream(StreamEvent::Stopped { .. }) => {
+                    state.is_delivered = true;
+                    woken.extend(state.writer.take());
+                }
+                Event::Stream(StreamEvent::Finished { .. }) => state.is_delivered = true,
+                Event::Stream(StreamEvent::Available { .. }) | Event::DatagramsUnblocked => {}
+            }
+        }
+    }
+
+    /// Chooses the congestion control that the client's protocol asks for.
+    fn choose(&self, state: &State) {
+        let data = state.proto.crypto_session().handshake_data();
+        let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
+        let protocol = data.and_then(|data| data.protocol);
+        if let (Some(choice), Some(BBR_PROTOCOL)) = (&self.choice, protocol.as_deref()) {
+            choice.set_bbr();
+        }
+    }
+
+    fn end_handshake(&mut self) {
+        if std::mem::take(&mut self.is_counted) {
+            self.shared.endpoint.handshake_ended();
+        }
+    }
+
+    /// Closes a connection that is not used any more. Returns when to ask again.
+    fn close_unused(&mut self, state: &mut State, now: Instant) -> Option<Instant> {
+        let code = match state.is_used {
+            _ if matches!(state.phase, Phase::Over(_)) => return None,
+            Use::Used => return None,
+            Use::Cut => CUT,
+            Use::Finishing(since) => {
+                let farewell = since + FAREWELL_TIMEOUT;
+                let end = since + DELIVERY_TIMEOUT;
+                if state.is_delivered && (state.is_read || now >= farewell) {
+                    VarInt::from_u32(0)
+                } else if now >= end {
+                    CUT
+                } else {
+                    return Some(if now < farewell { farewell } else { end });
+                }
+            }
+        };
+        state.proto.close(now, code, Bytes::new());
+        state.phase = Phase::Over(ConnectionError::LocallyClosed);
+        self.end_handshake();
+        None
+    }
+
+    /// Sends datagrams.
+    fn send(&mut self, cx: &mut Context<'_>, state: &mut State, now: Instant) -> Sent {
+        let socket = self.shared.endpoint.socket();
+        if let Some((out, bytes)) = &self.left {
+            if socket.poll_send(cx, bytes, *out).is_pending() {
+                return Sent::Blocked;
+            }
+            self.left = None;
+        }
+        let mut bytes = OUT.take();
+        let mut sent = Sent::Some;
+        for _ in 0..MAX_CALLS_IN_A_ROW {
+            bytes.clear();
+            let Some(transmit) = state.proto.poll_transmit(now, MAX_SEGMENTS, &mut bytes) else {
+                sent = Sent::All;
+                break;
+            };
+            let out = outgoing(&transmit);
+            let now = bytes.get(..transmit.size).unwrap_or_default();
+            if socket.poll_send(cx, now, out).is_pending() {
+                self.left = Some((out, now.to_vec()));
+                sent = Sent::Blocked;
+                break;
+            }
+        }
+        OUT.set(bytes);
+        sent
+    }
+}
+
+/// Returns how many bytes of a connection may be in flight or wait: what the network takes, and `unsent` bytes.
+/// Those that wait delay all that is written later.
+fn send_window(in_flight: u64, unsent: u64) -> u64 {
+    let window = in_flight.saturating_add(unsent.max(MIN_UNSENT));
+    window.min(MAX_SEND_WINDOW)
+}
+
+/// Ends the connection with its task, even if that panics.
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.end_handshake();
+        let mut state = self.shared.lock();
+        if !matches!(state.phase, Phase::Over(_)) {
+            state.phase = Phase::Over(ConnectionError::LocallyClosed);
+        }
+        let users = state.take_users();
+        drop(state);
+        users.into_iter().for_each(Waker::wake);
+        self.shared.endpoint.remove(self.shared.handle);
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        let shared = this.shared.clone();
+        let now = clock::now();
+        let mut woken = Woken::new();
+        let mut state = shared.lock();
+        wait(&mut state.driver, cx);
+        if state.proto.poll_timeout().is_some_and(|due| due <= now) {
+            state.proto.handle_timeout(now);
+        }
+        this.events(&mut state, &mut woken);
+        let limit = this.close_unused(&mut state, now);
+        let sent = this.send(cx, &mut state, now);
+        let in_flight = state.proto.congestion_state().window();
+        let window = send_window(in_flight, state.unsent);
+        state.proto.set_send_window(window);
+        // Sending may have made room, or have ended the connection.
+        this.events(&mut state, &mut woken);
+        let is_over = state.proto.is_drained();
+        if sent == Sent::All && state.proto.is_closed() {
+            this.guard = None;
+        }
+        let due = [state.proto.poll_timeout(), limit].into_iter().flatten();
+        let due = due.min();
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+        if is_over {
+            return Poll::Ready(());
+        }
+        if due != this.due {
+            this.due = due;
+            match due {
+                Some(due) => this.timer.set_at(due),
+                None => this.timer = Timer::never(),
+            }
+        }
+        let rings = Pin::new(&mut this.timer).poll(cx).is_ready();
+        if rings {
+            this.due = None;
+        }
+        if rings || sent == Sent::Some {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn little_waits_behind_what_the_network_takes() {
+        assert_eq!(send_window(100_000, 30_000), 130_000);
+        assert_eq!(send_window(100_000, 0), 100_000 + MIN_UNSENT);
+        assert_eq!(send_window(u64::MAX, u64::MAX), MAX_SEND_WINDOW);
+    }
+}

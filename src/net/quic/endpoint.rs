@@ -1,0 +1,438 @@
+//! An endpoint: the connections of one UDP socket, and the attempts of clients to connect.
+
+use super::connection::{wait, Connection, Shared};
+use super::driver::Driver;
+use super::link::{ParentLink, Routes};
+use super::setup;
+use super::socket::{Outgoing, Socket};
+use crate::collections::HashMap;
+#[cfg(feature = "server")]
+use crate::net::runtime::costly_step;
+use crate::net::{self, clock, Shutdown, TaskGuard, Timer};
+use crate::sync::{Mutex, MutexGuard};
+use bytes::BytesMut;
+use futures_lite::future;
+use quinn_proto::{
+    ConnectionEvent, ConnectionHandle, DatagramEvent, EndpointEvent, Incoming, Transmit,
+};
+use smallvec::SmallVec;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::{Duration, Instant};
+#[cfg(feature = "server")]
+use {super::setup::ServerSetup, std::io, std::os::fd::OwnedFd, std::task::Poll};
+
+/// Calls that receive datagrams in a row before other tasks run.
+const MAX_RECEIVES_IN_A_ROW: u32 = 4;
+/// Number of pending handshakes from which on clients have to prove their address first (RFC 9000, section
+/// 8.1.2): an address that is invented cannot.
+const RETRY_FROM: usize = 32;
+/// Maximum number of pending handshakes; further ones are ignored.
+const MAX_HANDSHAKES: usize = 256;
+
+/// A handle of an endpoint, for its connections.
+pub type EndpointHandle = Arc<EndpointShared>;
+
+/// What the users, the tasks and the connections of an endpoint share.
+pub struct EndpointShared {
+    socket: Mutex<Arc<Socket>>,
+    state: Mutex<EndpointState>,
+    /// Ends the tasks that receive.
+    stop: Shutdown,
+}
+
+/// The state of an endpoint.
+struct EndpointState {
+    proto: quinn_proto::Endpoint,
+    connections: HashMap<usize, Arc<Shared>>,
+    attempts: VecDeque<Incoming>,
+    /// Number of accepted connections whose handshake is not complete.
+    handshakes: usize,
+    /// The task that accepts.
+    accepting: Option<Waker>,
+    /// Whether attempts are taken.
+    is_open: bool,
+    /// Whose the packets are.
+    routes: Routes,
+    /// Number of processes that have the socket, too, and pass packets on to this one.
+    links: u32,
+}
+
+/// Buffers that an endpoint's own answers are written into.
+type Answers = SmallVec<[(Transmit, Vec<u8>); 2]>;
+
+impl EndpointShared {
+    /// Creates an endpoint and its task. `key` tells its connection IDs, see `link`.
+    pub fn start(
+        socket: Socket,
+        key: u64,
+        server: Option<Arc<quinn_proto::ServerConfig>>,
+        parent: Option<ParentLink>,
+    ) -> std::io::Result<EndpointHandle> {
+        let is_open = server.is_some();
+        let config = Arc::new(setup::endpoint(key)?);
+        let state = EndpointState {
+            // The sockets do not fragment.
+            proto: quinn_proto::Endpoint::new(config, server, true, None),
+            connections: HashMap::default(),
+            attempts: VecDeque::new(),
+            handshakes: 0,
+            accepting: None,
+            is_open,
+            routes: Routes::new(key, parent),
+            links: 0,
+        };
+        let shared = Arc::new(Self {
+            socket: Mutex::new(Arc::new(socket)),
+            state: Mutex::new(state),
+            stop: Shutdown::default(),
+        });
+        net::spawn(shared.receiver());
+        Ok(shared)
+    }
+
+    /// Returns the socket to send with.
+    pub fn socket(&self) -> Arc<Socket> {
+        self.socket.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, EndpointState> {
+        self.state.lock()
+    }
+
+    /// Returns the task that receives from the present socket. It ends with the endpoint.
+    fn receiver(self: &Arc<Self>) -> impl std::future::Future<Output = ()> {
+        let (endpoint, socket) = (Arc::downgrade(self), self.socket());
+        let stop = self.stop.clone();
+        async move {
+            let receiving = async {
+                let mut calls = 0u32;
+                loop {
+                    let received = poll_fn(|cx| {
+                        socket.poll_receive(cx, |received| {
+                            if let Some(endpoint) = endpoint.upgrade() {
+                                let (from, to) = (received.from, received.to);
+                                endpoint.take(from, to, received.datagrams(), clock::now());
+                            }
+                        })
+                    });
+                    if let Err(e) = received.await {
+                        // That of an earlier datagram, or a shortage.
+                        log::debug!("receiving on {}: {e}", socket.addr());
+                        Timer::after(Duration::from_millis(10)).await;
+                    }
+                    calls = calls.wrapping_add(1);
+                    if calls.is_multiple_of(MAX_RECEIVES_IN_A_ROW) {
+                        future::yield_now().await;
+                    }
+                }
+            };
+            stop.or::<()>(receiving).await;
+        }
+    }
+
+    /// Returns what ends the tasks that receive.
+    pub fn stop(&self) -> Shutdown {
+        self.stop.clone()
+    }
+
+    /// Passes datagrams to their connections, and answers those that have none.
+    pub fn take<'a>(
+        &self,
+        from: SocketAddr,
+        to: Option<IpAddr>,
+        datagrams: impl Iterator<Item = &'a [u8]>,
+        now: Instant,
+    ) {
+        let mut events: SmallVec<[(Arc<Shared>, ConnectionEvent); 8]> = SmallVec::new();
+        let mut answers = Answers::new();
+        let mut state = self.lock();
+        for datagram in datagrams {
+            if state.routes.pass_on(from, to, datagram) {
+                continue;
+            }
+            // Each has memory of its own: a stream may keep some of them for long.
+            let bytes = BytesMut::from(datagram);
+            let mut answer = Vec::new();
+            match state.proto.handle(now, from, to, None, bytes, &mut answer) {
+                Some(DatagramEvent::ConnectionEvent(handle, event)) => {
+                    if let Some(connection) = state.connections.get(&handle.0) {
+                        events.push((connection.clone(), event));
+                    }
+                }
+                Some(DatagramEvent::NewConnection(incoming)) => {
+                    state.attempt(incoming, &mut answers);
+                }
+                Some(DatagramEvent::Response(transmit)) => answers.push((transmit, answer)),
+                None => {}
+            }
+        }
+        let accepting = match state.attempts.is_empty() {
+            true => None,
+            false => state.accepting.take(),
+        };
+        drop(state);
+        if let Some(accepting) = accepting {
+            accepting.wake();
+        }
+        if !answers.is_empty() {
+            let socket = self.socket();
+            for (transmit, bytes) in &answers {
+                answer(&socket, transmit, bytes);
+            }
+        }
+        let mut last: Option<Arc<Shared>> = None;
+        for (connection, event) in events {
+            connection.receive(event, now);
+            match last.replace(connection) {
+                Some(before) if !last.as_ref().is_some_and(|it| Arc::ptr_eq(it, &before)) => {
+                    before.wake_driver();
+                }
+                _ => {}
+            }
+        }
+        if let Some(last) = last {
+            last.wake_driver();
+        }
+    }
+
+    /// Passes an event of a connection to the endpoint, and returns one for the connection.
+    pub fn handle_event(
+        &self,
+        handle: ConnectionHandle,
+        event: EndpointEvent,
+    ) -> Option<ConnectionEvent> {
+        self.lock().proto.handle_event(handle, event)
+    }
+
+    /// Adds a connection and starts its task.
+    #[cfg(feature = "client")]
+    pub fn connect(
+        self: &Arc<Self>,
+        config: quinn_proto::ClientConfig,
+        to: SocketAddr,
+        name: &str,
+        guard: TaskGuard,
+    ) -> Result<Connection, quinn_proto::ConnectError> {
+        let now = clock::now();
+        let mut state = self.lock();
+        let (handle, proto) = state.proto.connect(now, config, to, name)?;
+        let shared = Arc::new(Shared::new(handle, self.clone(), proto, now));
+        state.connections.insert(handle.0, shared.clone());
+        drop(state);
+        net::spawn(Driver::new(shared.clone(), None, guard));
+        Ok(Connection::new(shared))
+    }
+
+    /// Removes a connection that has ended.
+    pub fn remove(&self, handle: ConnectionHandle) {
+        let removed = self.lock().connections.remove(&handle.0);
+        drop(removed);
+    }
+
+    /// Notes that another process may have the socket, too.
+    #[cfg(feature = "server")]
+    pub fn link_begins(&self) {
+        let mut state = self.lock();
+        state.links = state.links.saturating_add(1);
+    }
+
+    /// Notes that this process has ended, or that it has not taken over.
+    #[cfg(feature = "server")]
+    pub fn link_ends(&self) {
+        let mut state = self.lock();
+        state.links = state.links.saturating_sub(1);
+    }
+
+    /// Notes that the handshake of an accepted connection has ended.
+    pub fn handshake_ended(&self) {
+        let mut state = self.lock();
+        state.handshakes = state.handshakes.saturating_sub(1);
+    }
+}
+
+impl Drop for EndpointShared {
+    fn drop(&mut self) {
+        self.stop.trigger();
+        // The protocol complains of those that are not answered.
+        let state = &mut *self.state.lock();
+        for attempt in state.attempts.drain(..) {
+            state.proto.ignore(attempt);
+        }
+    }
+}
+
+impl EndpointState {
+    /// Queues the attempt of a client, has it prove its address first, or ignores it.
+    fn attempt(&mut self, incoming: Incoming, answers: &mut Answers) {
+        let pending = self.attempts.len().saturating_add(self.handshakes);
+        if !self.is_open || pending >= MAX_HANDSHAKES {
+            self.proto.ignore(incoming);
+        } else if pending >= RETRY_FROM && !incoming.remote_address_validated() {
+            let mut answer = Vec::new();
+            match self.proto.retry(incoming, &mut answer) {
+                Ok(transmit) => answers.push((transmit, answer)),
+                Err(e) => self.proto.ignore(e.into_incoming()),
+            }
+        } else {
+            self.attempts.push_back(incoming);
+        }
+    }
+}
+
+/// Sends an answer of an endpoint, which is lost if there is no room.
+fn answer(socket: &Socket, transmit: &Transmit, bytes: &[u8]) {
+    let bytes = bytes.get(..transmit.size).unwrap_or_default();
+    if let Err(e) = socket.try_send(bytes, outgoing(transmit)) {
+        log::trace!("answering {}: {e}", transmit.destination);
+    }
+}
+
+/// Returns what the socket has to know of datagrams to send.
+pub fn outgoing(transmit: &Transmit) -> Outgoing {
+    Outgoing {
+        to: transmit.destination,
+        from: transmit.src_ip,
+        segment: transmit.segment_size.unwrap_or(transmit.size),
+    }
+}
+
+/// An endpoint of a server. Once it is dropped, no further connections are accepted; those that are go on.
+#[cfg(feature = "server")]
+pub struct Endpoint(EndpointHandle);
+
+/// The attempt of a client to connect. Dropped, it is ignored.
+#[cfg(feature = "server")]
+pub struct Attempt {
+    incoming: Option<Incoming>,
+    endpoint: EndpointHandle,
+}
+
+#[cfg(feature = "server")]
+impl Attempt {
+    /// Returns the address of the client.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.incoming.as_ref().map(Incoming::remote_address)
+    }
+
+    /// Whether the client has proved that it receives what is sent to its address.
+    pub fn is_proved(&self) -> bool {
+        let incoming = self.incoming.as_ref();
+        incoming.is_some_and(Incoming::remote_address_validated)
+    }
+
+    /// Refuses the attempt.
+    pub fn refuse(mut self) {
+        if let Some(incoming) = self.incoming.take() {
+            let mut bytes = Vec::new();
+            let transmit = self.endpoint.lock().proto.refuse(incoming, &mut bytes);
+            answer(&self.endpoint.socket(), &transmit, &bytes);
+        }
+    }
+
+    /// Begins the handshake when its turn has come. The guard is held until the last bytes of the connection are sent.
+    pub async fn accept(mut self, setup: &ServerSetup, guard: TaskGuard) -> io::Result<Connection> {
+        // It has the signature.
+        costly_step().await;
+        let gone = || io::Error::from(io::ErrorKind::ConnectionAborted);
+        let incoming = self.incoming.take().ok_or_else(gone)?;
+        let (config, choice) = setup.for_connection();
+        let (now, mut bytes) = (clock::now(), Vec::new());
+        let mut state = self.endpoint.lock();
+        let accepted = state.proto.accept(incoming, now, &mut bytes, Some(config));
+        match accepted {
+            Ok((handle, proto)) => {
+                let endpoint = self.endpoint.clone();
+                let shared = Arc::new(Shared::new(handle, endpoint, proto, now));
+                state.connections.insert(handle.0, shared.clone());
+                state.handshakes = state.handshakes.saturating_add(1);
+                drop(state);
+                net::spawn(Driver::new(shared.clone(), Some(choice), guard));
+                Ok(Connection::new(shared))
+            }
+            Err(e) => {
+                drop(state);
+                if let Some(transmit) = &e.response {
+                    answer(&self.endpoint.socket(), transmit, &bytes);
+                }
+                Err(super::connection::error(&e.cause))
+            }
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(incoming) = self.incoming.take() {
+            self.endpoint.lock().proto.ignore(incoming);
+        }
+    }
+}
+
+#[cfg(feature = "server")]
+impl Endpoint {
+    /// Creates an endpoint that takes connections.
+    ///
+    /// `key` tells its connection IDs; `parent` is the process that had the socket before, and still has
+    /// connections.
+    pub fn start(
+        socket: Socket,
+        key: u64,
+        setup: &ServerSetup,
+        parent: Option<ParentLink>,
+    ) -> io::Result<Self> {
+        let config = Some(setup.for_endpoint());
+        EndpointShared::start(socket, key, config, parent).map(Self)
+    }
+
+    /// Returns the end of a link for a process that takes over the socket. When this endpoint is dropped
+    /// while that process has its end, only it receives from the socket.
+    pub fn link(&self) -> io::Result<OwnedFd> {
+        super::link::link(&self.0)
+    }
+
+    /// Waits for the next attempt of a client to connect.
+    pub async fn attempt(&self) -> Attempt {
+        let incoming = poll_fn(|cx| {
+            let mut state = self.0.lock();
+            wait(&mut state.accepting, cx);
+            match state.attempts.pop_front() {
+                Some(incoming) => Poll::Ready(incoming),
+                None => Poll::Pending,
+            }
+        });
+        Attempt {
+            incoming: Some(incoming.await),
+            endpoint: self.0.clone(),
+        }
+    }
+
+    /// Changes the configuration of connections that come from now on.
+    pub fn set(&self, setup: &ServerSetup) {
+        let config = Some(setup.for_endpoint());
+        self.0.lock().proto.set_server_config(config);
+    }
+
+    /// Returns the socket.
+    pub fn socket(&self) -> Arc<Socket> {
+        self.0.socket()
+    }
+}
+
+#[cfg(feature = "server")]
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        let state = &mut *self.0.lock();
+        state.is_open = false;
+        if state.links > 0 {
+            self.0.socket().stop_receiving();
+        }
+        for attempt in state.attempts.drain(..) {
+            state.proto.ignore(attempt);
+        }
+    }
+}

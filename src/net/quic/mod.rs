@@ -1,0 +1,34 @@
+//! QUIC (RFC 9000): connections of one stream, which is a [`Conn`](super::Conn), on UDP sockets. The protocol
+//! is quinn-proto, a state machine; sockets, timers and tasks are those of gt. Not what the stream carries.
+//!
+//! An [`Endpoint`] has one socket. Its task receives datagrams for all connections; each connection has a
+//! task that sends its datagrams and waits for its deadlines (`driver`). A connection is locked only while
+//! one of them, or a reader or writer of its stream, is polled. With a connection locked its endpoint may
+//! be locked, not the other way round.
+
+mod congestion;
+#[cfg(feature = "client")]
+mod connect;
+mod connection;
+mod driver;
+mod endpoint;
+mod link;
+mod setup;
+mod socket;
+mod stream;
+
+#[cfg(feature = "client")]
+pub use connect::connect;
+#[cfg(feature = "server")]
+pub use connection::Connection;
+#[cfg(feature = "server")]
+pub use endpoint::{Attempt, Endpoint};
+#[cfg(feature = "server")]
+pub use link::ParentLink;
+#[cfg(feature = "client")]
+pub use setup::ClientSetup;
+#[cfg(feature = "server")]
+pub use setup::ServerSetup;
+#[cfg(feature = "server")]
+pub use socket::Socket as QuicSocket;
+pub use stream::QuicStream;

@@ -1,0 +1,149 @@
+//! The configuration of QUIC's two ends: protocols, windows, timers, certificates.
+
+use super::congestion::CongestionChoice;
+use crate::net::tls;
+use quinn_proto::{
+    ConnectionIdGenerator, EndpointConfig, HashedConnectionIdGenerator, IdleTimeout,
+    MtuDiscoveryConfig, TransportConfig, VarInt,
+};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[cfg(feature = "client")]
+use quinn_proto::crypto::rustls::QuicClientConfig;
+#[cfg(feature = "server")]
+use quinn_proto::crypto::rustls::QuicServerConfig;
+
+/// The protocol whose first stream carries a tunnel as TCP would (docs/wire.md, "QUIC").
+pub const PROTOCOL: &[u8] = b"gt-quic";
+/// The same with BBR as the congestion control.
+pub const BBR_PROTOCOL: &[u8] = b"default";
+
+/// Bytes of a stream that may have arrived and wait for their reader, most of them only because an earlier
+/// packet is lost: a line of 80 Mbit/s and 100 ms.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+/// Maximum bytes that are sent and not acknowledged, or wait to be sent. See `driver::send_window`.
+pub const MAX_SEND_WINDOW: u64 = 2 * 1024 * 1024;
+/// Bytes of datagrams (RFC 9221) that wait in each direction.
+const DATAGRAM_BUFFER: usize = 16 * 1024;
+/// Time of silence after which both ends give a connection up.
+const IDLE_TIMEOUT_MS: u32 = 60_000;
+/// Time after which a client speaks, so that NATs do not forget it: RFC 4787 lets them after 30 s.
+const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// Payload of a packet of 1500 bytes with the headers of IPv6 and UDP, less what PPPoE takes.
+const MAX_MTU: u16 = 1440;
+/// Connections that have sent their first packet and are not accepted yet.
+#[cfg(feature = "server")]
+const MAX_INCOMING: usize = 256;
+/// Bytes that such a connection, and all of them, may have sent.
+#[cfg(feature = "server")]
+const INCOMING_BUFFER: (u64, u64) = (4 * 1024, 256 * 1024);
+
+/// Returns the configuration of an endpoint whose connection ids can be told by a key, and its key.
+pub fn endpoint(key: u64) -> io::Result<EndpointConfig> {
+    let mut secret = [0; 64];
+    tls::fill_random(&mut secret)?;
+    let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
+    let mut config = EndpointConfig::new(Arc::new(reset_key));
+    config.cid_generator(move || -> Box<dyn ConnectionIdGenerator> { Box::new(generator(key)) });
+    let mut seed = [0; 32];
+    tls::fill_random(&mut seed)?;
+    config.rng_seed(Some(seed));
+    Ok(config)
+}
+
+/// Returns what creates and recognizes the connection ids of an endpoint.
+pub fn generator(key: u64) -> HashedConnectionIdGenerator {
+    HashedConnectionIdGenerator::from_key(key)
+}
+
+fn transport(congestion: CongestionChoice, is_server: bool) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    let idle = IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS));
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(MAX_MTU);
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(u32::from(is_server)))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .send_window(MAX_SEND_WINDOW)
+        .max_idle_timeout(Some(idle))
+        .keep_alive_interval((!is_server).then_some(KEEP_ALIVE))
+        .mtu_discovery_config(Some(mtu))
+        .datagram_receive_buffer_size(is_server.then_some(DATAGRAM_BUFFER))
+        .datagram_send_buffer_size(DATAGRAM_BUFFER)
+        .congestion_controller_factory(Arc::new(congestion));
+    config
+}
+
+/// The configuration of connections to servers.
+#[cfg(feature = "client")]
+#[derive(Clone)]
+pub struct ClientSetup {
+    crypto: Arc<QuicClientConfig>,
+    bbr: bool,
+}
+
+#[cfg(feature = "client")]
+impl ClientSetup {
+    /// Uses a connector's certificates, and BBR as the congestion control, or else cubic.
+    pub fn new(connector: &tls::Connector, bbr: bool) -> io::Result<Self> {
+        let protocol = match bbr {
+            true => BBR_PROTOCOL,
+            false => PROTOCOL,
+        };
+        let crypto = QuicClientConfig::try_from(connector.config_for(protocol));
+        let crypto = Arc::new(crypto.map_err(io::Error::other)?);
+        Ok(Self { crypto, bbr })
+    }
+
+    /// Returns the configuration of a connection.
+    pub fn config(&self) -> quinn_proto::ClientConfig {
+        let mut config = quinn_proto::ClientConfig::new(self.crypto.clone());
+        let transport = transport(CongestionChoice::new(self.bbr), false);
+        config.transport_config(Arc::new(transport));
+        config
+    }
+}
+
+/// The configuration of a server's connections.
+#[cfg(feature = "server")]
+#[derive(Clone)]
+pub struct ServerSetup {
+    config: quinn_proto::ServerConfig,
+    bbr: bool,
+}
+
+#[cfg(feature = "server")]
+impl ServerSetup {
+    /// Uses a certificate, and BBR as the congestion control of all connections, or else of those whose
+    /// client uses it.
+    pub fn new(identity: &tls::QuicIdentity, bbr: bool) -> io::Result<Self> {
+        let tls = identity.config_for(&[PROTOCOL, BBR_PROTOCOL]);
+        let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
+        let mut secret = [0; 64];
+        tls::fill_random(&mut secret)?;
+        let token_key = ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(&secret);
+        let mut config = quinn_proto::ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
+        config
+            .max_incoming(MAX_INCOMING)
+            .incoming_buffer_size(INCOMING_BUFFER.0)
+            .incoming_buffer_size_total(INCOMING_BUFFER.1);
+        Ok(Self { config, bbr })
+    }
+
+    /// Returns the configuration of endpoints.
+    pub fn for_endpoint(&self) -> Arc<quinn_proto::ServerConfig> {
+        Arc::new(self.config.clone())
+    }
+
+    /// Returns the configuration of one connection, and its choice of the congestion control.
+    pub fn for_connection(&self) -> (Arc<quinn_proto::ServerConfig>, CongestionChoice) {
+        let choice = CongestionChoice::new(self.bbr);
+        let mut config = self.config.clone();
+        config.transport_config(Arc::new(transport(choice.clone(), true)));
+        (Arc::new(config), choice)
+    }
+}

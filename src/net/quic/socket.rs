@@ -1,0 +1,421 @@
+//! A UDP socket of QUIC. The datagrams of one peer are received in one system call, and sent in one, where the
+//! kernel can (udp(7), `UDP_GRO` and `UDP_SEGMENT`).
+
+use crate::net::listen::bind_first;
+use crate::net::{with_read_buf, Interest, PollSource, Readiness};
+use crate::sync::Mutex;
+use nix::errno::Errno;
+use nix::libc::{in6_addr, in6_pktinfo, in_addr, in_pktinfo};
+use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, UdpGroSegment};
+use nix::sys::socket::{
+    recvmsg, sendmsg, setsockopt, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage,
+};
+use rustix::net::sockopt::{
+    set_ip_mtu_discover, set_ipv6_mtu_discover, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery,
+};
+use smallvec::SmallVec;
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{ready, Context, Poll, Waker};
+
+/// Requested size of the kernel's buffers, in bytes: a client's window may arrive at once.
+const BUFFER: usize = 1024 * 1024;
+
+/// A bound UDP socket.
+#[derive(Debug)]
+pub struct Socket {
+    io: PollSource<UdpSocket>,
+    addr: SocketAddr,
+    /// Whether the kernel splits the bytes of one call into datagrams.
+    splits: AtomicBool,
+    /// Whether another process receives in place of this one.
+    is_left: AtomicBool,
+    writers: Mutex<Writers>,
+}
+
+/// Tasks that wait for room in the kernel. One task may wait for a socket at a time: the one that receives.
+#[derive(Debug, Default)]
+struct Writers {
+    waiting: Vec<Waker>,
+    receiver: Option<Waker>,
+}
+
+/// What a call has received: datagrams of one peer, of one length but for the last, which may be shorter.
+pub struct Received<'a> {
+    /// The peer's address. One of IPv4 is not in the form of IPv6.
+    pub from: SocketAddr,
+    /// The address of this machine that they came to, if it is known.
+    pub to: Option<IpAddr>,
+    bytes: &'a [u8],
+    segment: usize,
+}
+
+impl<'a> Received<'a> {
+    /// Returns the datagrams.
+    pub fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.bytes.chunks(self.segment.max(1))
+    }
+}
+
+/// Datagrams to send.
+#[derive(Debug, Clone, Copy)]
+pub struct Outgoing {
+    /// The peer's address.
+    pub to: SocketAddr,
+    /// The address of this machine to send from; `None` for the one that the routing table selects.
+    pub from: Option<IpAddr>,
+    /// Length in bytes of each datagram but the last, which may be shorter.
+    pub segment: usize,
+}
+
+impl Socket {
+    /// Binds to `host:port` like [`crate::net::listen()`].
+    pub fn bind(host: Option<&str>, port: u16) -> io::Result<Self> {
+        bind_first(host, port, Self::bind_to)
+    }
+
+    /// Binds to a free port, for a peer with such an address.
+    #[cfg(feature = "client")]
+    pub fn for_peer(peer: SocketAddr) -> io::Result<Self> {
+        let any: IpAddr = match peer {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        Self::bind_to(SocketAddr::new(any, 0))
+    }
+
+    fn bind_to(addr: SocketAddr) -> io::Result<Self> {
+        let socket = RawSocket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+        if addr.is_ipv6() {
+            socket.set_only_v6(false)?;
+        }
+        socket.bind(&addr.into())?;
+        Self::new(socket.into())
+    }
+
+    /// Adopts a bound socket of another process. Fails if it is not one.
+    #[cfg(feature = "server")]
+    pub fn adopt(socket: OwnedFd) -> io::Result<Self> {
+        if SockRef::from(&socket).r#type()? != Type::DGRAM {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        Self::new(socket.into())
+    }
+
+    fn new(socket: UdpSocket) -> io::Result<Self> {
+        let addr = socket.local_addr()?;
+        socket.set_nonblocking(true)?;
+        // The kernel may grant less, and systems may lack each of the others.
+        let raw = SockRef::from(&socket);
+        let _ = raw.set_recv_buffer_size(BUFFER);
+        let _ = raw.set_send_buffer_size(BUFFER);
+        // Packets are not to be fragmented: QUIC finds out which length arrives (RFC 9000, section 14).
+        if addr.is_ipv6() {
+            setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
+            let _ = set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE);
+        } else {
+            setsockopt(&socket, Ipv4PacketInfo, &true)?;
+        }
+        let _ = set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE);
+        let splits = setsockopt(&socket, UdpGroSegment, &true).is_ok();
+        Ok(Self {
+            io: PollSource::new(socket, &[Interest::Read, Interest::Write])?,
+            addr,
+            splits: AtomicBool::new(splits),
+            is_left: AtomicBool::new(false),
+            writers: Mutex::default(),
+        })
+    }
+
+    /// Returns the address that the socket is bound to.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Leaves the datagrams that come to another process, which has the socket, too.
+    #[cfg(feature = "server")]
+    pub fn stop_receiving(&self) {
+        self.is_left.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits for datagrams and passes those of one peer to `take`.
+    pub fn poll_receive(
+        &self,
+        cx: &mut Context<'_>,
+        mut take: impl FnMut(Received<'_>),
+    ) -> Poll<io::Result<()>> {
+        self.poll_writers(cx);
+        loop {
+            if self.is_left.load(Ordering::SeqCst) {
+                return Poll::Pending;
+            }
+            ready!(self.io.poll_ready(Interest::Read, cx))?;
+            let received = self.io.try_io(Interest::Read, |socket| {
+                with_read_buf(|buffer| receive(socket, buffer, &mut take))?;
+                Ok(((), Readiness::More))
+            });
+            match received {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                received => return Poll::Ready(received),
+            }
+        }
+    }
+
+    /// Wakes the tasks that wait for room once there is some.
+    fn poll_writers(&self, cx: &mut Context<'_>) {
+        let mut writers = self.writers.lock();
+        if !(writers.receiver.as_ref()).is_some_and(|waker| waker.will_wake(cx.waker())) {
+            writers.receiver = Some(cx.waker().clone());
+        }
+        if writers.waiting.is_empty() || self.io.poll_ready(Interest::Write, cx).is_pending() {
+            return;
+        }
+        let waiting = std::mem::take(&mut writers.waiting);
+        drop(writers);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Sends datagrams; waits if the kernel has no room. Those that cannot be sent are dropped, as a network
+    /// may drop them.
+    pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8], out: Outgoing) -> Poll<()> {
+        match self.try_send(bytes, out) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                let mut writers = self.writers.lock();
+                if !writers.waiting.iter().any(|it| it.will_wake(cx.waker())) {
+                    writers.waiting.push(cx.waker().clone());
+                }
+                if let Some(receiver) = &writers.receiver {
+                    receiver.wake_by_ref();
+                }
+                Poll::Pending
+            }
+            Err(e) => {
+                log::trace!("sending to {}: {e}", out.to);
+                Poll::Ready(())
+            }
+            Ok(()) => Poll::Ready(()),
+        }
+    }
+
+    /// Sends datagrams like [`Socket::poll_send`]; `WouldBlock` if the kernel has no room.
+    pub fn try_send(&self, bytes: &[u8], out: Outgoing) -> io::Result<()> {
+        let is_many = bytes.len() > out.segment;
+        if is_many && !self.splits.load(Ordering::Relaxed) {
+            return self.try_send_each(bytes, out);
+        }
+        let sent = self.io.try_io(Interest::Write, |socket| {
+            Ok((self.send(socket, bytes, out)?, Readiness::More))
+        });
+        match sent {
+            // Not every device can split.
+            Err(e) if is_many && is_refusal_to_split(&e) => {
+                self.splits.store(false, Ordering::Relaxed);
+                self.try_send_each(bytes, out)
+            }
+            sent => sent,
+        }
+    }
+
+    /// Sends datagrams one by one. Those behind the first for which there is no room are dropped.
+    fn try_send_each(&self, bytes: &[u8], out: Outgoing) -> io::Result<()> {
+        let mut result = Ok(());
+        for (n, datagram) in bytes.chunks(out.segment.max(1)).enumerate() {
+            let sent = self.io.try_io(Interest::Write, |socket| {
+                Ok((self.send(socket, datagram, out)?, Readiness::More))
+            });
+            if n == 0 {
+                result = sent;
+            } else if sent.is_err() {
+                break;
+            }
+            if result.is_err() {
+                break;
+            }
+        }
+        result
+    }
+
+    fn send(&self, socket: &UdpSocket, bytes: &[u8], out: Outgoing) -> io::Result<()> {
+        let is_v6 = self.addr.is_ipv6();
+        let to = match out.to {
+            SocketAddr::V4(v4) if is_v6 => {
+                SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
+            }
+            to => to,
+        };
+        let (v4, v6);
+        let segment = u16::try_from(out.segment).unwrap_or(u16::MAX);
+        let mut control: SmallVec<[ControlMessage<'_>; 2]> = SmallVec::new();
+        match out.from {
+            Some(IpAddr::V4(ip)) if !is_v6 => {
+                v4 = pktinfo_v4(ip);
+                control.push(ControlMessage::Ipv4PacketInfo(&v4));
+            }
+            Some(ip) if is_v6 => {
+                v6 = pktinfo_v6(ip);
+                control.push(ControlMessage::Ipv6PacketInfo(&v6));
+            }
+            _ => {}
+        }
+        if bytes.len() > out.segment {
+            control.push(ControlMessage::UdpGsoSegments(&segment));
+        }
+        let (fd, parts) = (socket.as_raw_fd(), [IoSlice::new(bytes)]);
+        let (to, flags) = (SockaddrStorage::from(to), MsgFlags::empty());
+        loop {
+            match sendmsg(fd, &parts, &control, flags, Some(&to)) {
+                Err(Errno::EINTR) => {}
+                sent => return Ok(sent.map(drop)?),
+            }
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Another process may have the socket.
+        self.io.withdraw();
+    }
+}
+
+/// For handing the socket to another process.
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.io.get_ref().as_fd()
+    }
+}
+
+fn is_refusal_to_split(e: &io::Error) -> bool {
+    let errno = e.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EIO | Errno::EINVAL | Errno::EOPNOTSUPP))
+}
+
+fn pktinfo_v4(ip: Ipv4Addr) -> in_pktinfo {
+    in_pktinfo {
+        // The routing table selects the interface.
+        ipi_ifindex: 0,
+        ipi_spec_dst: in_addr {
+            s_addr: u32::from_ne_bytes(ip.octets()),
+        },
+        ipi_addr: in_addr { s_addr: 0 },
+    }
+}
+
+fn pktinfo_v6(ip: IpAddr) -> in6_pktinfo {
+    let v6 = match ip {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    in6_pktinfo {
+        ipi6_addr: in6_addr {
+            s6_addr: v6.octets(),
+        },
+        ipi6_ifindex: 0,
+    }
+}
+
+/// Receives datagrams of one peer and passes them to `take`.
+fn receive(
+    socket: &UdpSocket,
+    buffer: &mut [u8],
+    take: &mut impl FnMut(Received<'_>),
+) -> io::Result<()> {
+    let mut space = nix::cmsg_space!(in6_pktinfo, i32);
+    let (count, from, to, segment) = {
+        let mut parts = [IoSliceMut::new(buffer)];
+        let fd = socket.as_raw_fd();
+        let received = loop {
+            let flags = MsgFlags::empty();
+            match recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut space), flags) {
+                Err(Errno::EINTR) => {}
+                received => break received?,
+            }
+        };
+        let (mut segment, mut to) = (None, None);
+        for message in received.cmsgs()? {
+            match message {
+                ControlMessageOwned::UdpGroSegments(length) => {
+                    segment = usize::try_from(length).ok();
+                }
+                ControlMessageOwned::Ipv4PacketInfo(info) => {
+                    let ip = Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes());
+                    to = Some(IpAddr::from(ip));
+                }
+                ControlMessageOwned::Ipv6PacketInfo(info) => {
+                    to = Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical());
+                }
+                _ => {}
+            }
+        }
+        let v4 = |from: &SockaddrStorage| Some(SocketAddr::V4((*from.as_sockaddr_in()?).into()));
+        let v6 = |from: &SockaddrStorage| Some(SocketAddr::V6((*from.as_sockaddr_in6()?).into()));
+        let from = received.address.and_then(|from| v4(&from).or(v6(&from)));
+        (received.bytes, from, to, segment)
+    };
+    let Some(from) = from else {
+        return Ok(());
+    };
+    let from = match from.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::new(v4.into(), from.port()),
+        // With its zone.
+        IpAddr::V6(_) => from,
+    };
+    take(Received {
+        from,
+        to,
+        bytes: buffer.get(..count).unwrap_or_default(),
+        segment: segment.filter(|length| *length > 0).unwrap_or(count),
+    });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::future::poll_fn;
+
+    #[test]
+    fn datagrams_of_one_call_arrive_one_by_one_and_are_answered_from_their_address() {
+        async_std::task::block_on(async {
+            let here = Socket::bind(None, 0).unwrap();
+            let there = Socket::for_peer("127.0.0.1:1".parse().unwrap()).unwrap();
+            let out = Outgoing {
+                to: ([127, 0, 0, 2], here.addr().port()).into(),
+                from: None,
+                segment: 1000,
+            };
+            let sent: Vec<u8> = (0..2500u32).map(|n| (n % 251) as u8).collect();
+            there.try_send(&sent, out).unwrap();
+            let mut got: Vec<Vec<u8>> = Vec::new();
+            let mut path = None;
+            while got.len() < 3 {
+                let take = |received: Received<'_>| {
+                    path = Some((received.from, received.to));
+                    got.extend(received.datagrams().map(<[u8]>::to_vec));
+                };
+                let mut take = Some(take);
+                poll_fn(|cx| here.poll_receive(cx, |it| take.as_mut().unwrap()(it)))
+                    .await
+                    .unwrap();
+            }
+            let lengths: Vec<usize> = got.iter().map(Vec::len).collect();
+            assert_eq!((lengths, got.concat()), (vec![1000, 1000, 500], sent));
+            let (from, to) = path.unwrap();
+            assert_eq!(to, Some([127, 0, 0, 2].into()));
+            let answer = Outgoing {
+                to: from,
+                from: to,
+                segment: 1000,
+            };
+            here.try_send(b"answer", answer).unwrap();
+            let mut source = None;
+            poll_fn(|cx| there.poll_receive(cx, |received| source = Some(received.from)))
+                .await
+                .unwrap();
+            assert_eq!(source, Some(out.to));
+        });
+    }
+}

@@ -1,0 +1,214 @@
+//! The stream of a connection, with the interface of [`Conn`](crate::net::Conn).
+
+use super::connection::{wait, Shared, State, CUT};
+use crate::net::clock;
+use bytes::{Buf, Bytes};
+use quinn_proto::{ReadError, ReadableError, StreamId, WriteError};
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+#[cfg(feature = "server")]
+use {super::connection::Phase, std::future::poll_fn};
+
+/// The bidirectional stream of a connection. Dropping it closes the connection, once all bytes that were
+/// written have arrived.
+pub struct QuicStream {
+    shared: Arc<Shared>,
+    id: StreamId,
+}
+
+impl fmt::Debug for QuicStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.fmt(f)
+    }
+}
+
+fn cut() -> io::Error {
+    io::ErrorKind::ConnectionReset.into()
+}
+
+impl QuicStream {
+    /// Creates the stream `id`.
+    pub fn new(shared: Arc<Shared>, id: StreamId) -> Self {
+        Self { shared, id }
+    }
+
+    /// Fills `held` if it is empty. Ready with `false` at the end of the stream.
+    fn poll_fill(&self, state: &mut State, cx: &Context<'_>) -> Poll<io::Result<bool>> {
+        if !state.held.is_empty() {
+            return Poll::Ready(Ok(true));
+        }
+        if state.is_read {
+            return Poll::Ready(Ok(false));
+        }
+        let mut stream = state.proto.recv_stream(self.id);
+        let mut chunks = match stream.read(true) {
+            Ok(chunks) => chunks,
+            // It was read to its end, or stopped.
+            Err(ReadableError::ClosedStream | ReadableError::IllegalOrderedRead) => {
+                return Poll::Ready(Ok(false));
+            }
+        };
+        let next = chunks.next(usize::MAX);
+        let speaks = chunks.finalize().should_transmit();
+        if speaks {
+            state.wake_driver();
+        }
+        match next {
+            Ok(Some(chunk)) => {
+                state.held = chunk.bytes;
+                Poll::Ready(Ok(true))
+            }
+            Ok(None) => {
+                state.is_read = true;
+                Poll::Ready(Ok(false))
+            }
+            Err(ReadError::Blocked) => match state.failure() {
+                Some(e) => Poll::Ready(Err(e)),
+                None => {
+                    wait(&mut state.reader, cx);
+                    Poll::Pending
+                }
+            },
+            Err(ReadError::Reset(_)) => Poll::Ready(Err(cut())),
+        }
+    }
+
+    /// See [`Conn::poll_read`](crate::net::Conn::poll_read).
+    pub fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut state = self.shared.lock();
+        let mut count = 0;
+        while let Some(room) = buf.get_mut(count..).filter(|room| !room.is_empty()) {
+            match self.poll_fill(&mut state, cx) {
+                Poll::Ready(Ok(true)) => {
+                    let take = room.len().min(state.held.len());
+                    state
+                        .held
+                        .copy_to_slice(room.get_mut(..take).unwrap_or_default());
+                    count += take;
+                    if state.held.is_empty() {
+                        // Lets its packet go.
+                        state.held = Bytes::new();
+                    }
+                }
+                // What was read comes first; the next read finds the same.
+                _ if count > 0 => break,
+                Poll::Ready(Ok(false)) => return Poll::Ready(Ok(0)),
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(count))
+    }
+
+    /// See [`Conn::poll_readable`](crate::net::Conn::poll_readable).
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut state = self.shared.lock();
+        self.poll_fill(&mut state, cx).map_ok(drop)
+    }
+
+    /// See [`Conn::poll_write`](crate::net::Conn::poll_write).
+    pub fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let mut state = self.shared.lock();
+        if let Some(e) = state.failure() {
+            return Poll::Ready(Err(e));
+        }
+        match state.proto.send_stream(self.id).write(buf) {
+            Ok(count) => {
+                state.wake_driver();
+                Poll::Ready(Ok(count))
+            }
+            Err(WriteError::Blocked) => {
+                wait(&mut state.writer, cx);
+                Poll::Pending
+            }
+            Err(WriteError::Stopped(_)) => Poll::Ready(Err(cut())),
+            Err(WriteError::ClosedStream) => Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+        }
+    }
+
+    /// See [`Conn::poll_shutdown`](crate::net::Conn::poll_shutdown).
+    pub fn finish(&self) -> io::Result<()> {
+        let mut state = self.shared.lock();
+        if state.is_finished {
+            return Ok(());
+        }
+        if let Some(e) = state.failure() {
+            return Err(e);
+        }
+        state.is_finished = true;
+        // Fails if the peer does not want any more.
+        state.is_delivered = state.proto.send_stream(self.id).finish().is_err();
+        state.wake_driver();
+        Ok(())
+    }
+
+    /// See [`Conn::reset_on_close`](crate::net::Conn::reset_on_close).
+    pub fn reset_on_close(&self, resets: bool) {
+        self.shared.lock().resets_on_close = resets;
+    }
+
+    /// See [`Socket::limit_unsent`](crate::net::Socket::limit_unsent).
+    pub fn limit_unsent(&self, bytes: u32) {
+        let mut state = self.shared.lock();
+        state.unsent = u64::from(bytes);
+        state.wake_driver();
+    }
+
+    /// See [`Socket::has_failed`](crate::net::Socket::has_failed).
+    pub fn has_failed(&self) -> bool {
+        self.shared.lock().failure().is_some()
+    }
+
+    /// Returns this end's address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.shared.local_addr()
+    }
+
+    /// Returns the peer's address, which may change.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.shared.peer_addr()
+    }
+
+    /// Sends datagrams (RFC 9221) back, at most `most`, until one of them is `last`, or the connection ends.
+    #[cfg(feature = "server")]
+    pub async fn echo_datagrams(&self, most: u32, last: &[u8]) {
+        for _ in 0..most {
+            let received = poll_fn(|cx| {
+                let mut state = self.shared.lock();
+                wait(&mut state.user, cx);
+                match (state.proto.datagrams().recv(), &state.phase) {
+                    (Some(bytes), _) => Poll::Ready(Some(bytes)),
+                    (None, Phase::Over(_)) => Poll::Ready(None),
+                    (None, _) => Poll::Pending,
+                }
+            });
+            let Some(bytes) = received.await else {
+                return;
+            };
+            if bytes == last {
+                return;
+            }
+            let mut state = self.shared.lock();
+            // One that does not fit is lost, as any datagram may be.
+            let _ = state.proto.datagrams().send(bytes, true);
+            state.wake_driver();
+        }
+    }
+}
+
+impl Drop for QuicStream {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        let cut = state.resets_on_close && state.failure().is_none();
+        if cut {
+            // Both fail if the stream has ended already.
+            let _ = state.proto.send_stream(self.id).reset(CUT);
+            let _ = state.proto.recv_stream(self.id).stop(CUT);
+        }
+        drop(state);
+        self.shared.release(cut, clock::now());
+    }
+}

@@ -1,0 +1,248 @@
+//! The listener for tunnels over QUIC: its socket, its certificate, the accepting of connections. Not the
+//! protocol, see `net::quic`.
+
+use super::connection_limit::Permit;
+use super::incoming::{Incoming, ListenerKind};
+use super::listeners;
+use super::settings;
+use super::sniff;
+use super::state::ServerState;
+use crate::config::{self, ListenAddr, Secret};
+use crate::handover::{Inherited, Item, Outgoing};
+use crate::net::quic::{Attempt, Connection, Endpoint, ParentLink, QuicSocket, ServerSetup};
+use crate::net::tls::{fill_random, Fingerprint, Identity, QuicIdentity};
+use crate::net::{self, timeout_at, Conn, Shutdown};
+use crate::sync::Mutex;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Maximum number of datagrams of a probe; the original sends 11.
+const MAX_PROBE: u32 = 100;
+/// The datagram that ends a probe.
+const END_OF_PROBE: &[u8] = &[0xFF];
+
+/// The listener for QUIC of a server, if it has one.
+#[derive(Default)]
+pub struct Quic {
+    open: Option<OpenQuic>,
+    /// The certificate that the server has made for it, if it has no `stateDir` to keep one.
+    made: Option<MadeCert>,
+    /// The fingerprint of its key.
+    fingerprint: Option<Fingerprint>,
+}
+
+/// A certificate and its key, in DER.
+type MadeCert = (Vec<u8>, Secret);
+
+/// A listener for QUIC that a configuration asks for.
+pub struct QuicPlan(Option<PlannedQuic>);
+
+struct PlannedQuic {
+    addr: ListenAddr,
+    setup: ServerSetup,
+    made: Option<MadeCert>,
+    fingerprint: Fingerprint,
+    /// The socket, and the link to the process that had it; `None` if it is open already.
+    socket: Option<(QuicSocket, Option<ParentLink>)>,
+}
+
+#[derive(Clone)]
+struct OpenQuic {
+    endpoint: Arc<Endpoint>,
+    setup: Arc<Mutex<ServerSetup>>,
+    /// What tells the endpoint's connection IDs.
+    key: [u8; 8],
+    /// Stops the accepting task.
+    stop: Shutdown,
+    /// The address as configured.
+    addr: ListenAddr,
+}
+
+impl QuicPlan {
+    /// Keeps the current (`now`) or inherited socket if its address is the configured one, otherwise opens
+    /// one; reads the certificate or makes one. The error says what cannot be used and why.
+    pub fn new(
+        config: &config::ServerConfig,
+        file: &Option<PathBuf>,
+        now: Option<&Quic>,
+        inherited: &mut Inherited,
+    ) -> io::Result<Self> {
+        let Some(addr) = &config.quic_addr else {
+            return Ok(Self(None));
+        };
+        let (identity, made) = match settings::identity(config)? {
+            Some(identity) => (identity, None),
+            None => {
+                let before = now.and_then(|now| now.made.clone());
+                let made = match before.or_else(|| inherited.quic_cert(file)) {
+                    Some(made) => made,
+                    None => Identity::new()?.to_der()?,
+                };
+                (Identity::from_der(&made.0, made.1.as_bytes())?, Some(made))
+            }
+        };
+        let identity = QuicIdentity::new(identity)?;
+        let setup = ServerSetup::new(&identity, false)?;
+        let open = now.and_then(|now| now.open.as_ref());
+        let socket = match open.filter(|open| open.addr == *addr) {
+            Some(_) => None,
+            None => Some(socket(addr, file, inherited)?),
+        };
+        Ok(Self(Some(PlannedQuic {
+            addr: addr.clone(),
+            setup,
+            made,
+            fingerprint: identity.fingerprint(),
+            socket,
+        })))
+    }
+}
+
+/// Returns the inherited socket, or opens one.
+fn socket(
+    addr: &ListenAddr,
+    file: &Option<PathBuf>,
+    inherited: &mut Inherited,
+) -> io::Result<(QuicSocket, Option<ParentLink>)> {
+    let theirs = inherited.quic(file, addr).map(QuicSocket::adopt);
+    if let Some(Ok(socket)) = theirs {
+        let link = inherited.quic_link(file, addr);
+        let link = link.map(|(socket, key)| ParentLink::new(socket, u64::from_be_bytes(key)));
+        return Ok((socket, link.transpose()?));
+    }
+    let socket = QuicSocket::bind(addr.host.as_deref(), addr.port);
+    let socket = socket.map_err(|e| listeners::listen_error("quicAddr", addr, &e))?;
+    Ok((socket, None))
+}
+
+impl Quic {
+    /// Applies a plan: opens the planned listener and closes any other. Connections go on.
+    pub fn change(&mut self, plan: QuicPlan, state: &Arc<ServerState>) -> io::Result<()> {
+        let before = self.open.take();
+        let Some(plan) = plan.0 else {
+            (self.made, self.fingerprint) = (None, None);
+            before.iter().for_each(OpenQuic::close);
+            return Ok(());
+        };
+        self.made = plan.made;
+        let before_it = self.fingerprint.replace(plan.fingerprint);
+        let known = [before_it, state.settings.get().fingerprint];
+        if !known.contains(&self.fingerprint) {
+            log::info!(
+                "the key of this server at quicAddr is {} (remoteKey of clients)",
+                plan.fingerprint
+            );
+        }
+        let Some((socket, parent)) = plan.socket else {
+            if let Some(open) = before {
+                open.endpoint.set(&plan.setup);
+                *open.setup.lock() = plan.setup;
+                self.open = Some(open);
+            }
+            return Ok(());
+        };
+        before.iter().for_each(OpenQuic::close);
+        let mut key = [0; 8];
+        fill_random(&mut key)?;
+        let id_key = u64::from_be_bytes(key);
+        let open = OpenQuic {
+            endpoint: Arc::new(Endpoint::start(socket, id_key, &plan.setup, parent)?),
+            setup: Arc::new(Mutex::new(plan.setup)),
+            key,
+            stop: Shutdown::default(),
+            addr: plan.addr,
+        };
+        log::info!("Listening quicAddr={}", open.addr);
+        let addr = open.endpoint.socket().addr();
+        log::info!("accepting QUIC started addr={addr}");
+        net::spawn(accept(state.clone(), open.clone()));
+        self.open = Some(open);
+        Ok(())
+    }
+
+    /// Returns what to hand over to the child process.
+    pub fn share(&self) -> Vec<Outgoing> {
+        let Some(open) = &self.open else {
+            return Vec::new();
+        };
+        let addr = open.addr.to_string();
+        let mut items: Vec<Outgoing> = Vec::new();
+        match open.endpoint.link() {
+            Ok(link) => {
+                let (addr, key) = (addr.clone(), open.key);
+                items.push((Item::QuicLink { addr, key }, Some(Arc::new(link))));
+            }
+            Err(e) => {
+                log::warn!("tunnels over QUIC will be lost when the new process takes over: {e}");
+            }
+        }
+        items.push((Item::Quic { addr }, Some(open.endpoint.socket())));
+        if let Some((cert, key)) = self.made.clone() {
+            items.push((Item::QuicCert { cert, key }, None));
+        }
+        items
+    }
+}
+
+impl OpenQuic {
+    fn close(&self) {
+        self.stop.trigger();
+        let addr = self.endpoint.socket().addr();
+        log::info!("accepting QUIC ended addr={addr}");
+    }
+}
+
+/// Accepts connections until the server or the listener stops.
+async fn accept(state: Arc<ServerState>, open: OpenQuic) {
+    let stop = (state.stop.clone(), open.stop.clone());
+    let accepting = async {
+        loop {
+            accept_one(&state, &open, open.endpoint.attempt().await).await;
+        }
+    };
+    stop.0.or(stop.1.or::<()>(accepting)).await;
+}
+
+/// Accepts a connection, if its address may have another one.
+async fn accept_one(state: &Arc<ServerState>, open: &OpenQuic, attempt: Attempt) {
+    let Some(peer) = attempt.peer() else {
+        return;
+    };
+    let limit = &state.connection_limit;
+    let permit = match attempt.is_proved() {
+        true => limit.take(peer.ip()),
+        // The address may be invented.
+        false => limit.take_for_flow(peer.ip()),
+    };
+    let Some(permit) = permit else {
+        return attempt.refuse();
+    };
+    let setup = open.setup.lock().clone();
+    match attempt.accept(&setup, state.serving.begin()).await {
+        Ok(connection) => net::spawn(serve(state.clone(), connection, peer, permit)),
+        Err(e) => log::debug!("{peer}: QUIC handshake: {e}"),
+    }
+}
+
+/// Serves the tunnel of a connection.
+async fn serve(state: Arc<ServerState>, connection: Connection, peer: SocketAddr, permit: Permit) {
+    let incoming = Incoming::new(state, peer, permit, ListenerKind::Quic);
+    let opening = async {
+        connection.established().await?;
+        connection.accept_stream().await
+    };
+    match timeout_at(incoming.deadline, opening).await {
+        Some(Ok(stream)) => sniff::serve_quic(incoming, Conn::from(stream)).await,
+        Some(Err(e)) => log::debug!("{peer}: QUIC handshake: {e}"),
+        None => log::debug!("{peer}: the QUIC handshake took too long"),
+    }
+}
+
+/// Answers the original's probe: sends datagrams back until the last one.
+pub async fn answer_probe(conn: &Conn) {
+    if let Conn::Quic(stream) = conn {
+        stream.echo_datagrams(MAX_PROBE, END_OF_PROBE).await;
+    }
+}
