@@ -86,6 +86,8 @@ pub struct State {
     pub stream: Option<StreamId>,
     /// When a packet of the peer came last.
     pub heard: Instant,
+    /// Whether the connection is to move to another socket.
+    pub is_to_move: bool,
     /// The task of the connection.
     pub driver: Option<Waker>,
     /// What waits for the handshake, the stream or a datagram.
@@ -183,6 +185,7 @@ impl Shared {
             unsent: u64::MAX,
             stream: None,
             heard: now,
+            is_to_move: false,
             driver: None,
             user: None,
             reader: None,
@@ -210,6 +213,14 @@ impl Shared {
     /// Lets the task of the connection run.
     pub fn wake_driver(&self) {
         self.lock().wake_driver();
+    }
+
+    /// Has the connection move to another socket.
+    #[cfg(feature = "client")]
+    pub fn move_away(&self) {
+        let mut state = self.lock();
+        state.is_to_move = true;
+        state.wake_driver();
     }
 
     /// Ends the use of the connection: what was written is still to arrive, unless it is `cut`.

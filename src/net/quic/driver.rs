@@ -3,6 +3,7 @@
 use super::congestion::CongestionChoice;
 use super::connection::{wait, Phase, Shared, State, Use, CUT};
 use super::endpoint::outgoing;
+use super::mover::Mover;
 use super::setup::{BBR_PROTOCOL, MAX_SEND_WINDOW};
 use super::socket::Outgoing;
 use crate::net::{clock, TaskGuard, Timer};
@@ -48,6 +49,8 @@ pub struct Driver {
     due: Option<Instant>,
     /// Datagrams for which the kernel had no room.
     left: Option<(Outgoing, Vec<u8>)>,
+    /// Whether the path of a client's connection still works.
+    path: Mover,
 }
 
 /// How far sending has come.
@@ -68,6 +71,7 @@ impl Driver {
     /// Creates the task. A server's connection has a `choice` of its congestion control.
     pub fn new(shared: Arc<Shared>, choice: Option<CongestionChoice>, guard: TaskGuard) -> Self {
         Self {
+            path: Mover::new(choice.is_none()),
             shared,
             is_counted: choice.is_some(),
             choice,
@@ -222,6 +226,7 @@ impl Future for Driver {
         this.events(&mut state, &mut woken);
         let limit = this.close_unused(&mut state, now);
         let sent = this.send(cx, &mut state, now);
+        let moves = this.path.check(&this.shared, &mut state, now);
         let in_flight = state.proto.congestion_state().window();
         let window = send_window(in_flight, state.unsent);
         state.proto.set_send_window(window);
@@ -231,7 +236,8 @@ impl Future for Driver {
         if sent == Sent::All && state.proto.is_closed() {
             this.guard = None;
         }
-        let due = [state.proto.poll_timeout(), limit].into_iter().flatten();
+        let due = [state.proto.poll_timeout(), limit, moves.deadline];
+        let due = due.into_iter().flatten();
         let due = due.min();
         drop(state);
         woken.into_iter().for_each(Waker::wake);
@@ -249,7 +255,7 @@ impl Future for Driver {
         if rings {
             this.due = None;
         }
-        if rings || sent == Sent::Some {
+        if rings || sent == Sent::Some || moves.speaks {
             cx.waker().wake_by_ref();
         }
         Poll::Pending

@@ -5,6 +5,8 @@ use super::driver::Driver;
 use super::link::{ParentLink, Routes};
 use super::setup;
 use super::socket::{Outgoing, Socket};
+#[cfg(feature = "client")]
+use super::source::SourceChanges;
 use crate::collections::HashMap;
 #[cfg(feature = "server")]
 use crate::net::runtime::costly_step;
@@ -42,6 +44,8 @@ pub struct EndpointShared {
     state: Mutex<EndpointState>,
     /// Ends the tasks that receive.
     stop: Shutdown,
+    /// Ends the task that receives from the present socket.
+    moved: Mutex<Shutdown>,
 }
 
 /// The state of an endpoint.
@@ -89,6 +93,7 @@ impl EndpointShared {
             socket: Mutex::new(Arc::new(socket)),
             state: Mutex::new(state),
             stop: Shutdown::default(),
+            moved: Mutex::default(),
         });
         net::spawn(shared.receiver());
         Ok(shared)
@@ -106,7 +111,7 @@ impl EndpointShared {
     /// Returns the task that receives from the present socket. It ends with the endpoint.
     fn receiver(self: &Arc<Self>) -> impl std::future::Future<Output = ()> {
         let (endpoint, socket) = (Arc::downgrade(self), self.socket());
-        let stop = self.stop.clone();
+        let (stop, moved) = (self.stop.clone(), self.moved.lock().clone());
         async move {
             let receiving = async {
                 let mut calls = 0u32;
@@ -130,7 +135,7 @@ impl EndpointShared {
                     }
                 }
             };
-            stop.or::<()>(receiving).await;
+            stop.or(moved.or::<()>(receiving)).await;
         }
     }
 
@@ -224,7 +229,43 @@ impl EndpointShared {
         state.connections.insert(handle.0, shared.clone());
         drop(state);
         net::spawn(Driver::new(shared.clone(), None, guard));
+        net::spawn(self.follow(&shared, to));
         Ok(Connection::new(shared))
+    }
+
+    /// Returns the task that has a connection move when its packets leave from another address.
+    #[cfg(feature = "client")]
+    fn follow(
+        &self,
+        connection: &Arc<Shared>,
+        to: SocketAddr,
+    ) -> impl std::future::Future<Output = ()> {
+        let (stop, connection) = (self.stop.clone(), Arc::downgrade(connection));
+        async move {
+            let mut changes = SourceChanges::new(to);
+            let following = async {
+                loop {
+                    let from = changes.next().await;
+                    let Some(connection) = connection.upgrade() else {
+                        return;
+                    };
+                    log::debug!("packets to {to} leave from {from} now");
+                    connection.move_away();
+                }
+            };
+            stop.or(following).await;
+        }
+    }
+
+    /// Goes over to another socket, for packets to `peer`.
+    #[cfg(feature = "client")]
+    pub fn change_socket(self: &Arc<Self>, peer: SocketAddr) -> std::io::Result<()> {
+        let socket = Arc::new(Socket::for_peer(peer)?);
+        let before = std::mem::replace(&mut *self.socket.lock(), socket);
+        std::mem::take(&mut *self.moved.lock()).trigger();
+        net::spawn(self.receiver());
+        drop(before);
+        Ok(())
     }
 
     /// Removes a connection that has ended.

@@ -13,8 +13,14 @@ mod connection;
 mod driver;
 mod endpoint;
 mod link;
+#[cfg_attr(not(feature = "client"), path = "no_mover.rs")]
+mod mover;
+#[cfg(feature = "client")]
+mod path;
 mod setup;
 mod socket;
+#[cfg(feature = "client")]
+mod source;
 mod stream;
 
 #[cfg(feature = "client")]
@@ -32,3 +38,6 @@ pub use setup::ServerSetup;
 #[cfg(feature = "server")]
 pub use socket::Socket as QuicSocket;
 pub use stream::QuicStream;
+
+#[cfg(all(test, feature = "server", feature = "client"))]
+mod tests;

@@ -84,6 +84,8 @@ fn transport(congestion: CongestionChoice, is_server: bool) -> TransportConfig {
 pub struct ClientSetup {
     crypto: Arc<QuicClientConfig>,
     bbr: bool,
+    /// Whether datagrams are taken.
+    datagrams: bool,
 }
 
 #[cfg(feature = "client")]
@@ -96,13 +98,27 @@ impl ClientSetup {
         };
         let crypto = QuicClientConfig::try_from(connector.config_for(protocol));
         let crypto = Arc::new(crypto.map_err(io::Error::other)?);
-        Ok(Self { crypto, bbr })
+        Ok(Self {
+            crypto,
+            bbr,
+            datagrams: false,
+        })
+    }
+
+    /// Takes datagrams, too.
+    #[cfg(test)]
+    pub fn with_datagrams(self) -> Self {
+        Self {
+            datagrams: true,
+            ..self
+        }
     }
 
     /// Returns the configuration of a connection.
     pub fn config(&self) -> quinn_proto::ClientConfig {
         let mut config = quinn_proto::ClientConfig::new(self.crypto.clone());
-        let transport = transport(CongestionChoice::new(self.bbr), false);
+        let mut transport = transport(CongestionChoice::new(self.bbr), false);
+        transport.datagram_receive_buffer_size(self.datagrams.then_some(DATAGRAM_BUFFER));
         config.transport_config(Arc::new(transport));
         config
     }

@@ -176,26 +176,46 @@ impl QuicStream {
     #[cfg(feature = "server")]
     pub async fn echo_datagrams(&self, most: u32, last: &[u8]) {
         for _ in 0..most {
-            let received = poll_fn(|cx| {
-                let mut state = self.shared.lock();
-                wait(&mut state.user, cx);
-                match (state.proto.datagrams().recv(), &state.phase) {
-                    (Some(bytes), _) => Poll::Ready(Some(bytes)),
-                    (None, Phase::Over(_)) => Poll::Ready(None),
-                    (None, _) => Poll::Pending,
-                }
-            });
-            let Some(bytes) = received.await else {
+            let Some(bytes) = self.datagram().await.filter(|bytes| bytes != last) else {
                 return;
             };
-            if bytes == last {
-                return;
-            }
             let mut state = self.shared.lock();
             // One that does not fit is lost, as any datagram may be.
             let _ = state.proto.datagrams().send(bytes, true);
             state.wake_driver();
         }
+    }
+
+    /// Waits for a datagram; `None` once the connection has ended.
+    #[cfg(feature = "server")]
+    pub(super) async fn datagram(&self) -> Option<Bytes> {
+        poll_fn(|cx| {
+            let mut state = self.shared.lock();
+            wait(&mut state.user, cx);
+            match (state.proto.datagrams().recv(), &state.phase) {
+                (Some(bytes), _) => Poll::Ready(Some(bytes)),
+                (None, Phase::Over(_)) => Poll::Ready(None),
+                (None, _) => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+#[cfg(all(test, feature = "client", feature = "server"))]
+impl QuicStream {
+    /// Has the connection move to another socket.
+    pub(super) fn move_away(&self) {
+        self.shared.move_away();
+    }
+
+    /// Sends a datagram.
+    pub(super) fn send_datagram(&self, bytes: &[u8]) -> Result<(), quinn_proto::SendDatagramError> {
+        let mut state = self.shared.lock();
+        let bytes = Bytes::copy_from_slice(bytes);
+        state.proto.datagrams().send(bytes, true)?;
+        state.wake_driver();
+        Ok(())
     }
 }
 

@@ -1,0 +1,65 @@
+//! Moves a client's connection to another socket, when its path is silent or its address is another one (RFC 9000,
+//! section 9).
+
+use super::connection::{Phase, Shared, State};
+use super::path::{PathCounts, PathVerdict, PathWatch};
+use std::sync::Arc;
+use std::time::Instant;
+
+/// The result of a check.
+#[derive(Debug, Default)]
+pub struct Checked {
+    /// When to check again, at the latest.
+    pub deadline: Option<Instant>,
+    /// Whether the connection has something to send now.
+    pub speaks: bool,
+}
+
+/// What watches the path of a connection, and leaves it.
+pub struct Mover {
+    is_client: bool,
+    /// Once the handshake is complete.
+    watch: Option<PathWatch>,
+}
+
+impl Mover {
+    /// Creates the mover of a connection. Servers' connections do not move.
+    pub fn new(is_client: bool) -> Self {
+        Self {
+            is_client,
+            watch: None,
+        }
+    }
+
+    /// Moves the connection if its path does not work.
+    pub fn check(&mut self, shared: &Arc<Shared>, state: &mut State, now: Instant) -> Checked {
+        if !self.is_client || !matches!(state.phase, Phase::Established) {
+            return Checked::default();
+        }
+        let watch = self.watch.get_or_insert_with(|| PathWatch::new(now));
+        let counts = PathCounts::of(&state.proto.stats());
+        let verdict = watch.check(now, state.heard, counts);
+        if verdict == PathVerdict::Ask {
+            state.proto.ping();
+        }
+        let mut speaks = verdict != PathVerdict::Fine;
+        if std::mem::take(&mut state.is_to_move) || verdict == PathVerdict::Move {
+            speaks = true;
+            let peer = state.proto.remote_address();
+            match shared.endpoint.change_socket(peer) {
+                Ok(()) => {
+                    log::info!(
+                        "the connection to {peer} goes on from UDP port {}",
+                        shared.endpoint.socket().addr().port()
+                    );
+                    state.proto.local_address_changed();
+                }
+                Err(e) => log::warn!("the connection to {peer} cannot move: {e}"),
+            }
+        }
+        Checked {
+            deadline: watch.deadline(),
+            speaks,
+        }
+    }
+}

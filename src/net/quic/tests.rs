@@ -1,0 +1,272 @@
+use super::connect;
+use super::setup::{ClientSetup, ServerSetup};
+use super::{Endpoint, QuicSocket, QuicStream};
+use crate::net::tls::{Connector, QuicIdentity, SelfMadeCert, ServerTrust};
+use crate::net::{timeout, Conn, WaitGroup};
+use async_std::task::block_on;
+use futures_lite::future;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Longer than a test takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server, and what counts the connections of both ends.
+struct Ends {
+    endpoint: Endpoint,
+    setup: ServerSetup,
+    connections: WaitGroup,
+}
+
+impl Ends {
+    fn new() -> Self {
+        let made = SelfMadeCert::new().unwrap();
+        let setup = ServerSetup::new(&QuicIdentity::of(&made).unwrap(), false).unwrap();
+        let socket = QuicSocket::bind(Some("127.0.0.1"), 0).unwrap();
+        Self {
+            endpoint: Endpoint::start(socket, 1, &setup, None).unwrap(),
+            setup,
+            connections: WaitGroup::default(),
+        }
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.endpoint.socket().addr()
+    }
+
+    async fn connect(&self, trust: ServerTrust<'_>) -> io::Result<Conn> {
+        let setup = ClientSetup::new(&Connector::new(trust).unwrap(), true).unwrap();
+        let setup = setup.with_datagrams();
+        let connections = self.connections.clone();
+        let guard = move || connections.begin();
+        connect("127.0.0.1", self.addr().port(), &setup, guard, PATIENCE).await
+    }
+
+    async fn accept(&self) -> io::Result<QuicStream> {
+        let attempt = self.endpoint.attempt().await;
+        let guard = self.connections.begin();
+        let connection = attempt.accept(&self.setup, guard).await?;
+        connection.established().await?;
+        assert_eq!(connection.protocol().as_deref(), Some(&b"default"[..]));
+        connection.accept_stream().await
+    }
+
+    /// Returns both ends of a connection, after a first byte: a stream is not known before.
+    async fn pair(&self) -> (Conn, Conn) {
+        let connecting = async {
+            let client = self.connect(ServerTrust::Nobody).await.unwrap();
+            client.write_all(b"!").await.unwrap();
+            client
+        };
+        let accepting = async {
+            let server = Conn::from(self.accept().await.unwrap());
+            assert_eq!(server.read(&mut [0; 9]).await.unwrap(), 1);
+            server
+        };
+        future::zip(connecting, accepting).await
+    }
+}
+
+async fn read_to_end(conn: &Conn) -> io::Result<Vec<u8>> {
+    let (mut bytes, mut piece) = (Vec::new(), vec![0; 50_000]);
+    loop {
+        match conn.read(&mut piece).await? {
+            0 => return Ok(bytes),
+            n => bytes.extend_from_slice(&piece[..n]),
+        }
+    }
+}
+
+async fn shutdown(conn: &Conn) {
+    poll_fn(|cx| conn.poll_shutdown(cx)).await.unwrap();
+}
+
+fn sample(seed: u32) -> Vec<u8> {
+    (0..3_000_000u32)
+        .map(|n| (n.wrapping_mul(seed) >> 9) as u8)
+        .collect()
+}
+
+#[test]
+fn all_bytes_arrive_in_both_directions_and_each_ends_alone() {
+    block_on(async {
+        let ends = Ends::new();
+        let (client, server) = ends.pair().await;
+        assert_eq!(client.peer_addr().unwrap(), ends.addr());
+        assert_eq!(server.local_addr().unwrap(), ends.addr());
+        assert_eq!(
+            server.peer_addr().unwrap().port(),
+            client.local_addr().unwrap().port()
+        );
+        let (up, down) = (sample(7919), sample(104_729));
+        let sent = async {
+            client.write_all(&up).await.unwrap();
+            shutdown(&client).await;
+        };
+        let (_, got) = future::zip(sent, read_to_end(&server)).await;
+        assert!(got.unwrap() == up);
+        assert!(client.try_write(b"more").is_err());
+        let sent = async {
+            server.write_all(&down).await.unwrap();
+            shutdown(&server).await;
+        };
+        let (_, got) = future::zip(sent, read_to_end(&client)).await;
+        assert!(got.unwrap() == down);
+        drop((client, server));
+        timeout(PATIENCE, ends.connections.idle()).await.unwrap();
+    });
+}
+
+#[test]
+fn what_was_written_arrives_though_the_connection_is_dropped_at_once() {
+    block_on(async {
+        let ends = Ends::new();
+        let (client, server) = ends.pair().await;
+        let bytes = sample(31);
+        let writing = async {
+            client.write_all(&bytes).await.unwrap();
+            drop(client);
+        };
+        let (_, got) = future::zip(writing, read_to_end(&server)).await;
+        assert!(got.unwrap() == bytes);
+        drop(server);
+        timeout(PATIENCE, ends.connections.idle()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_cut_shows_as_a_reset() {
+    block_on(async {
+        let ends = Ends::new();
+        let (client, server) = ends.pair().await;
+        client.write_all(b"half of ").await.unwrap();
+        client.reset_on_close();
+        drop(client);
+        let cut = read_to_end(&server).await.unwrap_err();
+        assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
+        assert!(server.has_failed() || server.try_write(b"x").is_err());
+        drop(server);
+        timeout(PATIENCE, ends.connections.idle()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_client_refuses_a_certificate_that_it_does_not_trust() {
+    block_on(async {
+        let ends = Ends::new();
+        let accepting = async {
+            assert!(ends.accept().await.is_err());
+        };
+        let connecting = async {
+            let e = ends.connect(ServerTrust::System).await.unwrap_err();
+            assert_eq!(e.kind(), io::ErrorKind::InvalidData, "{e}");
+            assert!(e.to_string().contains("certificate"), "{e}");
+            assert!(crate::net::tls::advice(&e).contains("remoteCert"), "{e}");
+        };
+        future::zip(connecting, accepting).await;
+        timeout(PATIENCE, ends.connections.idle()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_connection_goes_on_from_another_socket() {
+    block_on(async {
+        let ends = Ends::new();
+        let (client, server) = ends.pair().await;
+        let bytes = sample(613);
+        let before = server.peer_addr().unwrap();
+        let writing = async {
+            for piece in bytes.chunks(bytes.len() / 4 + 1) {
+                client.write_all(piece).await.unwrap();
+                if let Conn::Quic(stream) = &client {
+                    stream.move_away();
+                }
+            }
+            shutdown(&client).await;
+        };
+        let (_, got) = future::zip(writing, read_to_end(&server)).await;
+        assert!(got.unwrap() == bytes);
+        let after = server.peer_addr().unwrap();
+        assert_ne!(before.port(), after.port());
+        assert_eq!(after.port(), client.local_addr().unwrap().port());
+    });
+}
+
+#[test]
+fn an_endpoint_that_is_dropped_serves_its_connections_on() {
+    block_on(async {
+        let ends = Ends::new();
+        let (client, server) = ends.pair().await;
+        let Ends {
+            endpoint,
+            connections,
+            ..
+        } = ends;
+        drop(endpoint);
+        client.write_all(b"still").await.unwrap();
+        let mut got = [0; 5];
+        assert_eq!(server.read(&mut got).await.unwrap(), 5);
+        drop((client, server));
+        timeout(PATIENCE, connections.idle()).await.unwrap();
+    });
+}
+
+#[test]
+fn a_process_that_takes_over_passes_on_the_packets_of_the_others_connections() {
+    block_on(async {
+        let ends = Ends::new();
+        let (client, server) = ends.pair().await;
+        // Both processes are this one.
+        let theirs = ends.endpoint.link().unwrap();
+        let socket = ends.endpoint.socket();
+        let socket = std::os::fd::AsFd::as_fd(&*socket)
+            .try_clone_to_owned()
+            .unwrap();
+        let socket = QuicSocket::adopt(socket).unwrap();
+        let parent = super::ParentLink::new(theirs, 1).unwrap();
+        let child = Endpoint::start(socket, 2, &ends.setup, Some(parent)).unwrap();
+        let Ends {
+            endpoint,
+            setup,
+            connections,
+        } = ends;
+        drop(endpoint);
+        let bytes = sample(17);
+        let sent = async {
+            client.write_all(&bytes).await.unwrap();
+            shutdown(&client).await;
+        };
+        let (_, got) = future::zip(sent, read_to_end(&server)).await;
+        assert!(got.unwrap() == bytes);
+        // New connections are the child's.
+        let ends = Ends {
+            endpoint: child,
+            setup,
+            connections,
+        };
+        let (client, server) = ends.pair().await;
+        server.write_all(b"new").await.unwrap();
+        assert_eq!(client.read(&mut [0; 9]).await.unwrap(), 3);
+    });
+}
+
+#[test]
+fn datagrams_of_a_probe_come_back_until_the_last_one() {
+    block_on(async {
+        let ends = Ends::new();
+        let (client, server) = ends.pair().await;
+        let (Conn::Quic(client), Conn::Quic(server)) = (client, server) else {
+            panic!("not QUIC");
+        };
+        let probing = async {
+            for number in 0..10 {
+                client.send_datagram(&[number; 9]).unwrap();
+                assert_eq!(client.datagram().await.unwrap()[..], [number; 9]);
+            }
+            client.send_datagram(&[0xFF]).unwrap();
+        };
+        future::zip(probing, server.echo_datagrams(100, &[0xFF])).await;
+    });
+}
