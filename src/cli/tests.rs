@@ -224,7 +224,7 @@ mod server {
         let help = printed("gt server -h");
         for flag in "addr addressConnections allowAnyClient apiAddr apiCertFile apiHosts apiKeyFile apiTLSVersion authAPI certFile \
             config connections frontProxies hostNumber hostRegex hostWithID httpMUXHeader id keyFile logFile \
-            logFileMaxCount logFileMaxSize logLevel reconnectDuration reconnectTimes secret sentryDSN \
+            logFileMaxCount logFileMaxSize logLevel quicAddr reconnectDuration reconnectTimes secret sentryDSN \
             sentryDebug sentryEnvironment sentryLevel sentryRelease sentrySampleRate sentryServerName \
             sniAddr speed stunAddr tcpNumber tcpRange timeout timeoutOnUnidirectionalTraffic tlsAddr \
             tlsVersion totalConnections users version s threads"

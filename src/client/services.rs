@@ -10,7 +10,7 @@ use super::request_edits::{ForwardedVisitor, RequestEdits};
 use super::rewriting_conn::RewritingConn;
 use super::speed_limits::{LimitedConn, SharedLimit, SpeedLimits};
 use crate::config::label::ascii;
-use crate::config::{Exposure, Local, Remote, Scheme, Secret, ServiceConfig};
+use crate::config::{Exposure, Local, Remote, Scheme, Secret, ServiceConfig, Transport};
 use crate::logging::{AccessLog, FirstRequest, LogThrottle, Visit, Way};
 use crate::net::{self, clock, Conn, DatagramLosses};
 use crate::sync::Mutex;
@@ -409,10 +409,11 @@ impl Services {
         if !here || SAID.swap(true, Ordering::Relaxed) {
             return;
         }
-        let scheme = if remote.transport.is_secure() {
-            "https"
-        } else {
-            "http"
+        let scheme = match remote.transport {
+            Transport::Tcp => "http",
+            Transport::Tls => "https",
+            // Its port is not for visitors.
+            Transport::Quic => return,
         };
         for Service {
             config: service, ..

@@ -35,6 +35,9 @@ const STOPPING: &str = "stopping";
 const RELOADED: &str = " INF reloaded";
 const WOKEN: &str = " DBG woken";
 const NOT_RELOADED: &str = " ERR not reloaded, everything stays as it was: ";
+const MADE_CERTIFICATE: &str = "with the SHA-256 fingerprint ";
+const MOVED_SOCKET: &str = " goes on from UDP port ";
+const QUIC_HANDSHAKE: &str = "QUIC handshake";
 const NOT_RESTARTED: &str = " ERR not restarted";
 const WARNING: &str = " WRN ";
 const ERROR: &str = " ERR ";
@@ -328,6 +331,23 @@ impl Gt {
     /// Waits for a reload that changes nothing; returns the line with the reason.
     pub fn wait_for_failed_reload(&mut self) -> String {
         self.wait_for(NOT_RELOADED)
+    }
+
+    /// Returns the fingerprints of the certificates that servers have made for QUIC.
+    pub fn made_fingerprints(&self) -> Vec<String> {
+        let lines = self.lines_with(MADE_CERTIFICATE).into_iter();
+        let last = |line: String| line.split_whitespace().last().map(str::to_owned);
+        lines.filter_map(last).collect()
+    }
+
+    /// Returns how often a client's connection over QUIC has moved to another socket.
+    pub fn moved_sockets(&self) -> usize {
+        self.lines_with(MOVED_SOCKET).len()
+    }
+
+    /// Returns how many handshakes of QUIC have failed, at debug level.
+    pub fn failed_quic_handshakes(&self) -> usize {
+        self.lines_with(QUIC_HANDSHAKE).len()
     }
 
     /// Returns how often the configuration has been reloaded.

@@ -104,6 +104,26 @@ pub fn tls_tunnel(
     (server, client, addr)
 }
 
+/// Starts a server with `-quicAddr`, and a client with a TCP service that connects over QUIC; returns both
+/// with the address of visitors.
+pub fn quic_tunnel(
+    service: SocketAddr,
+    for_server: &str,
+    for_client: &str,
+) -> (Gt, Gt, SocketAddr) {
+    let port = free_port();
+    let mut server = server_of_id1(&format!(
+        "-quicAddr 127.0.0.1:0 -tcpNumber 1 -tcpRange {port} {for_server}"
+    ));
+    let mut client = client(&format!(
+        "-remote quic://{} -remoteCertInsecure -id id1 -secret secret1 -local tcp://{service} \
+         -remoteTCPPort {port} {for_client}",
+        server.quic_addr()
+    ));
+    client.wait_for_tunnel();
+    (server, client, SocketAddr::from(([127, 0, 0, 1], port)))
+}
+
 impl Gt {
     /// Starts `gt` with `role` before the arguments of `line`. The environment can give servers and
     /// clients more executor threads: GT_TEST_THREADS=2.
@@ -172,6 +192,11 @@ impl Gt {
     /// Returns the address of `-sniAddr`.
     pub fn sni_addr(&mut self) -> SocketAddr {
         self.listener("sniAddr")
+    }
+
+    /// Returns the address of `-quicAddr`.
+    pub fn quic_addr(&mut self) -> SocketAddr {
+        self.bound("quicAddr", "accepting QUIC started addr=")
     }
 
     /// Returns the address of `-stunAddr`.

@@ -14,6 +14,8 @@ mod client;
 mod crowd;
 mod garbage;
 mod many;
+#[cfg(feature = "quic")]
+mod quic;
 mod slow;
 mod stage;
 mod tunnel;

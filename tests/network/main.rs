@@ -7,6 +7,8 @@ mod common;
 mod black_hole;
 #[cfg(all(feature = "server", feature = "client"))]
 mod links;
+#[cfg(all(feature = "server", feature = "client", feature = "quic"))]
+mod migration;
 #[cfg(feature = "p2p")]
 mod nat;
 #[cfg(all(feature = "server", feature = "client"))]

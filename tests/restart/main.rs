@@ -10,5 +10,7 @@ mod failing_child;
 mod file_privileges;
 mod handover;
 mod original_clients;
+#[cfg(all(feature = "quic", feature = "client"))]
+mod quic;
 mod restart;
 mod udp;

@@ -14,6 +14,8 @@ mod groups;
 mod health_check;
 mod pool;
 mod port_range;
+#[cfg(feature = "quic")]
+mod quic;
 mod recovery;
 mod slow;
 mod speed;

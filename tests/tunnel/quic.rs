@@ -1,0 +1,99 @@
+//! Tunnels over QUIC.
+
+use crate::common::certs;
+use crate::common::gt::{client, quic_tunnel, server};
+use crate::common::samples::Random;
+use crate::common::service::{self, assert_echo};
+use crate::common::visitor::{connect, get, read_to_end};
+use std::io::Write;
+use std::net::Shutdown;
+use std::sync::Arc;
+
+/// More than all windows together.
+const LENGTH: usize = 12 * 1024 * 1024;
+
+#[test]
+fn every_byte_arrives_over_quic_in_both_versions_and_with_several_threads() {
+    for (wire, threads) in [(1, 1), (2, 1), (2, 2)] {
+        let bytes = Arc::new(Random::new(3).bytes(LENGTH));
+        let flags = format!("-wire {wire} -threads {threads}");
+        let source = service::source(bytes.clone());
+        let (_server, _client, addr) = quic_tunnel(source.addr, &flags, &flags);
+        let visitors: Vec<_> = (0..3)
+            .map(|_| {
+                let bytes = bytes.clone();
+                std::thread::spawn(move || {
+                    let got = read_to_end(&mut connect(addr));
+                    assert!(got == *bytes, "{} of {}", got.len(), bytes.len());
+                })
+            })
+            .collect();
+        for visitor in visitors {
+            visitor.join().unwrap();
+        }
+
+        let (sink, uploads) = service::sink();
+        let (_server, _client, addr) = quic_tunnel(sink.addr, &flags, &flags);
+        let mut visitor = connect(addr);
+        let reader = visitor.try_clone().unwrap();
+        let acks = std::thread::spawn(move || read_to_end(&mut &reader).len());
+        visitor.write_all(&bytes).unwrap();
+        visitor.shutdown(Shutdown::Write).unwrap();
+        let got = uploads.recv().unwrap();
+        assert!(got == *bytes, "{} of {}", got.len(), bytes.len());
+        assert!(acks.join().unwrap() > 0);
+    }
+}
+
+#[test]
+fn a_client_checks_the_certificate_of_a_server_over_quic() {
+    let certs = certs::make();
+    let http = service::http(0, "here");
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:0 -quicAddr 127.0.0.1:0 {} -id id1 -secret secret1",
+        certs.flags()
+    ));
+    let (addr, quic) = (server.addr(), server.quic_addr());
+    let line = |more: &str| {
+        format!(
+            "-remote quic://localhost:{} -id id1 -secret secret1 -local http://{} {more}",
+            quic.port(),
+            http.addr
+        )
+    };
+    let mut strict = client(&line(&format!("-remoteCert {}", certs.other_ca.display())));
+    let why = strict.wait_for("cannot speak TLS with the server");
+    assert!(
+        why.contains("set remoteCert to the server's certificate"),
+        "{why}"
+    );
+    let mut knowing = client(&line(&format!("-remoteCert {}", certs.ca.display())));
+    knowing.wait_for_tunnel();
+    assert_eq!(get(addr, "id1.a", "/").text(), "here / id1.a");
+}
+
+#[test]
+fn a_server_without_a_certificate_makes_one_and_names_its_fingerprint() {
+    let echo = service::echo();
+    let (mut server, _client, addr) = quic_tunnel(echo.addr, "", "");
+    let made = server.made_fingerprints();
+    assert_eq!(made.len(), 1);
+    assert_eq!(made[0].split(':').count(), 32, "{made:?}");
+    assert_echo(&mut connect(addr), b"over QUIC");
+    // A reload changes nothing.
+    server.reload();
+    assert_echo(&mut connect(addr), b"still");
+    assert_eq!(server.made_fingerprints(), made);
+}
+
+#[test]
+fn a_tunnel_over_quic_ends_with_its_client_and_with_its_server() {
+    let echo = service::echo();
+    let (mut server, mut client, addr) = quic_tunnel(echo.addr, "", "");
+    assert_echo(&mut connect(addr), b"before");
+    assert_eq!(client.stop(), Some(0));
+    server.wait_for_closed(1);
+    let (mut server, mut client, _) = quic_tunnel(echo.addr, "", "");
+    assert_eq!(server.stop(), Some(0));
+    client.wait_for_closed(1);
+}
