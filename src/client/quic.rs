@@ -14,6 +14,12 @@ pub async fn reach(
     remote: &Remote,
     patience: Duration,
 ) -> Result<Conn, ConnectFailure> {
+    if context.dialer.has_proxy() {
+        // The configuration refuses such servers, but a remoteAPI may name one.
+        let why = "tunnels over QUIC cannot go through remoteProxy";
+        let e = io::Error::new(io::ErrorKind::Unsupported, why);
+        return Err(ConnectFailure::Unreachable(e));
+    }
     let connector = context.tls.connector().map_err(ConnectFailure::Tls)?;
     let setup = ClientSetup::new(&connector, false).map_err(ConnectFailure::Tls)?;
     let serving = context.serving.clone();

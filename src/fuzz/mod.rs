@@ -22,6 +22,13 @@ mod p2p;
 mod password;
 #[cfg(all(feature = "client", feature = "proxy"))]
 mod proxy;
+#[cfg(all(
+    feature = "server",
+    feature = "client",
+    feature = "quic",
+    not(feature = "sim")
+))]
+mod quic;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod sctp;
 #[cfg(feature = "server")]
@@ -52,6 +59,13 @@ pub use p2p::{resets, signaling};
 pub use password::passwords;
 #[cfg(all(feature = "client", feature = "proxy"))]
 pub use proxy::{proxy_requests, socks_datagrams, socks_requests};
+#[cfg(all(
+    feature = "server",
+    feature = "client",
+    feature = "quic",
+    not(feature = "sim")
+))]
+pub use quic::quic_packets;
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use sctp::sctp_chunks;
 #[cfg(feature = "server")]

@@ -170,6 +170,16 @@ mod promises_of_websockets {
     hold!(websocket);
 }
 
+#[cfg(all(
+    feature = "server",
+    feature = "client",
+    feature = "quic",
+    not(feature = "sim")
+))]
+mod promises_of_quic {
+    hold!(quic_packets);
+}
+
 #[cfg(all(feature = "server", feature = "p2p"))]
 mod promises_of_the_stun_server {
     hold!(stun);

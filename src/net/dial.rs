@@ -261,11 +261,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let good = listener.local_addr().unwrap();
         // Without the next attempt this test would not end: there is no other limit here.
-        block_on(connect_first(
-            vec![hole.address, more.address, good],
-            connect,
-        ))
-        .unwrap();
+        block_on(connect_first(vec![hole.address, more.address, good])).unwrap();
         listener.accept().unwrap();
     }
 
@@ -280,13 +276,11 @@ mod tests {
         let (one, other) = (refusing(), refusing());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let good = listener.local_addr().unwrap();
-        block_on(connect_first(vec![one, good], connect)).unwrap();
-        let error = block_on(connect_first(vec![one, other], connect))
-            .err()
-            .unwrap();
+        block_on(connect_first(vec![one, good])).unwrap();
+        let error = block_on(connect_first(vec![one, other])).err().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         assert!(error.to_string().contains(&other.to_string()), "{error}");
-        assert!(block_on(connect_first(Vec::new(), connect)).is_err());
+        assert!(block_on(connect_first(Vec::new())).is_err());
         drop(TcpStream::connect(good));
     }
 

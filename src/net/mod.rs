@@ -23,9 +23,9 @@ mod netlink;
 mod network_of;
 #[cfg(feature = "client")]
 pub(crate) mod outbound;
-mod race;
 #[cfg_attr(any(feature = "sim", not(feature = "quic")), path = "no_quic.rs")]
-pub mod quic;
+pub(crate) mod quic;
+mod race;
 mod read_buf;
 mod resolve;
 #[cfg(feature = "sim")]

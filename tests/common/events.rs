@@ -35,7 +35,7 @@ const STOPPING: &str = "stopping";
 const RELOADED: &str = " INF reloaded";
 const WOKEN: &str = " DBG woken";
 const NOT_RELOADED: &str = " ERR not reloaded, everything stays as it was: ";
-const MADE_CERTIFICATE: &str = "with the SHA-256 fingerprint ";
+const QUIC_KEY: &str = "the key of this server at quicAddr is ";
 const MOVED_SOCKET: &str = " goes on from UDP port ";
 const QUIC_HANDSHAKE: &str = "QUIC handshake";
 const NOT_RESTARTED: &str = " ERR not restarted";
@@ -333,11 +333,11 @@ impl Gt {
         self.wait_for(NOT_RELOADED)
     }
 
-    /// Returns the fingerprints of the certificates that servers have made for QUIC.
-    pub fn made_fingerprints(&self) -> Vec<String> {
-        let lines = self.lines_with(MADE_CERTIFICATE).into_iter();
-        let last = |line: String| line.split_whitespace().last().map(str::to_owned);
-        lines.filter_map(last).collect()
+    /// Returns the fingerprints of servers' keys for QUIC, where they are not those for TLS.
+    pub fn quic_keys(&self) -> Vec<String> {
+        let lines = self.lines_with(QUIC_KEY).into_iter();
+        let key = |line: String| Some(line.split_once(QUIC_KEY)?.1.split(' ').next()?.to_owned());
+        lines.filter_map(key).collect()
     }
 
     /// Returns how often a client's connection over QUIC has moved to another socket.

@@ -6,9 +6,9 @@ use crate::common::gt::{client, server_of_id1, Gt};
 use crate::common::samples::Random;
 use crate::common::service;
 use crate::common::visitor::get;
+use async_tls::rustls::crypto::ring;
+use async_tls::rustls::{self, version, RootCertStore};
 use quinn_proto::crypto::rustls::QuicClientConfig;
-use quinn_proto::rustls::crypto::ring;
-use quinn_proto::rustls::{self, version, RootCertStore};
 use quinn_proto::{ClientConfig, Endpoint, EndpointConfig};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ fn initial(server: SocketAddr) -> Vec<u8> {
         .connect(now, ClientConfig::new(crypto), server, "localhost")
         .unwrap();
     let mut bytes = Vec::new();
-    connection.poll_transmit(now, 1, &mut bytes).unwrap();
+    let _ = connection.poll_transmit(now, 1, &mut bytes).unwrap();
     assert!(bytes.len() >= INITIAL);
     bytes
 }

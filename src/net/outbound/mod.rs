@@ -31,6 +31,12 @@ pub struct Dialer {
 }
 
 impl Dialer {
+    /// Whether servers are reached through a proxy.
+    #[cfg(feature = "quic")]
+    pub fn has_proxy(&self) -> bool {
+        self.proxy.is_some()
+    }
+
     /// Creates a dialer. Without `sources` the system chooses the link of a connection.
     pub fn new(sources: &[Source], proxy: Option<ProxyServer>) -> Arc<Self> {
         Arc::new(Self {

@@ -78,7 +78,7 @@ impl Routes {
 
 /// The connection ID of a packet.
 #[derive(Debug, PartialEq, Eq)]
-enum Id {
+pub enum Id {
     /// Of a packet with a short header: one of gt's.
     Short(ConnectionId),
     /// Of a packet with a long header: one of gt's, or one that the client has made up.
@@ -86,7 +86,7 @@ enum Id {
 }
 
 /// Returns the destination's connection ID (RFC 8999, section 5). `None` if it cannot be one of gt's.
-fn id_of(packet: &[u8]) -> Option<Id> {
+pub fn id_of(packet: &[u8]) -> Option<Id> {
     let (first, rest) = packet.split_first()?;
     if first & 0x80 == 0 {
         let id = rest.get(..ID)?;
@@ -117,7 +117,8 @@ fn encode(from: SocketAddr, to: Option<IpAddr>, packet: &[u8]) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Option<(SocketAddr, Option<IpAddr>, &[u8])> {
+/// Returns what [`encode`] has written: the addresses of a packet, and the packet.
+pub fn decode(bytes: &[u8]) -> Option<(SocketAddr, Option<IpAddr>, &[u8])> {
     let (from, rest) = bytes.split_first_chunk::<16>()?;
     let (port, rest) = rest.split_first_chunk::<2>()?;
     let (zone, rest) = rest.split_first_chunk::<4>()?;

@@ -12,12 +12,12 @@ mod connect;
 mod connection;
 mod driver;
 mod endpoint;
-mod link;
+pub(crate) mod link;
 #[cfg_attr(not(feature = "client"), path = "no_mover.rs")]
 mod mover;
 #[cfg(feature = "client")]
 mod path;
-mod setup;
+pub(crate) mod setup;
 mod socket;
 #[cfg(feature = "client")]
 mod source;

@@ -1,7 +1,7 @@
 use super::connect;
 use super::setup::{ClientSetup, ServerSetup};
 use super::{Endpoint, QuicSocket, QuicStream};
-use crate::net::tls::{Connector, QuicIdentity, SelfMadeCert, ServerTrust};
+use crate::net::tls::{Connector, Identity, QuicIdentity, ServerTrust};
 use crate::net::{timeout, Conn, WaitGroup};
 use async_std::task::block_on;
 use futures_lite::future;
@@ -22,8 +22,8 @@ struct Ends {
 
 impl Ends {
     fn new() -> Self {
-        let made = SelfMadeCert::new().unwrap();
-        let setup = ServerSetup::new(&QuicIdentity::of(&made).unwrap(), false).unwrap();
+        let identity = QuicIdentity::new(Identity::new().unwrap()).unwrap();
+        let setup = ServerSetup::new(&identity, false).unwrap();
         let socket = QuicSocket::bind(Some("127.0.0.1"), 0).unwrap();
         Self {
             endpoint: Endpoint::start(socket, 1, &setup, None).unwrap(),
