@@ -58,6 +58,8 @@ fn assert_serves(addr: SocketAddr, quic: SocketAddr) {
     ));
     client.wait_for_tunnel();
     assert_eq!(get(addr, "id1.a", "/").text(), "here / id1.a");
+    // Nothing tells the server of a client that is killed.
+    assert_eq!(client.stop(), Some(0));
 }
 
 /// Returns the packets that have come, after the first one if `waits`.
