@@ -21,7 +21,7 @@ pub async fn reach(
         return Err(ConnectFailure::Unreachable(e));
     }
     let connector = context.tls.connector().map_err(ConnectFailure::Tls)?;
-    let setup = ClientSetup::new(&connector, false).map_err(ConnectFailure::Tls)?;
+    let setup = ClientSetup::new(&connector, context.bbr).map_err(ConnectFailure::Tls)?;
     let serving = context.serving.clone();
     let guard = move || serving.begin();
     let connecting = connect(&remote.host, remote.port, &setup, guard, patience);

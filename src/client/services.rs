@@ -410,8 +410,8 @@ impl Services {
             return;
         }
         let scheme = match remote.transport {
-            Transport::Tcp => "http",
-            Transport::Tls => "https",
+            Transport::Tcp | Transport::Ws => "http",
+            Transport::Tls | Transport::Wss => "https",
             // Its port is not for visitors.
             Transport::Quic => return,
         };

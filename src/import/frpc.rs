@@ -62,7 +62,10 @@ const TOLD: &[(&str, Fate)] = &[
         "transport.proxyURL",
         Fate::Lost("gt connects to its server without a proxy"),
     ),
-    ("transport.quic", Fate::Lost("gt has no QUIC")),
+    (
+        "transport.quic",
+        Fate::Needless("QUIC needs no settings here"),
+    ),
     (
         "transport.tcpMux",
         Fate::Needless("visitors always share tunnels"),

@@ -42,7 +42,10 @@ const TOLD: &[(&str, Fate)] = &[
         "natHoleAnalysisDataReserveHours",
         Fate::Needless("gt keeps no such data"),
     ),
-    ("quicBindPort", Fate::Lost("gt has no QUIC")),
+    (
+        "quicBindPort",
+        Fate::Lost("write quicAddr, and remote: quic://HOST at the clients"),
+    ),
     (
         "sshTunnelGateway",
         Fate::Lost("gt takes no tunnels from SSH clients"),
@@ -59,7 +62,10 @@ const TOLD: &[(&str, Fate)] = &[
         "transport.maxPoolCount",
         Fate::Needless("visitors share tunnels; connections limits those of a client"),
     ),
-    ("transport.quic", Fate::Lost("gt has no QUIC")),
+    (
+        "transport.quic",
+        Fate::Needless("QUIC needs no settings here"),
+    ),
     (
         "transport.tcpKeepalive",
         Fate::Needless("gt watches its tunnels itself"),

@@ -275,6 +275,7 @@ impl Conn {
             Self::Tls(tls) => lock(tls).get_ref().0.congestion(),
             Self::Layered(layer) => layer.below().congestion(),
             Self::Datagrams(_) => None,
+            Self::Quic(stream) => stream.congestion(),
         }
     }
 

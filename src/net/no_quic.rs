@@ -38,6 +38,11 @@ impl QuicStream {
         match *self {}
     }
 
+    #[cfg(feature = "server")]
+    pub fn congestion(&self) -> Option<String> {
+        match *self {}
+    }
+
     pub fn local_addr(&self) -> SocketAddr {
         match *self {}
     }

@@ -84,7 +84,7 @@ impl QuicPlan {
             }
         };
         let identity = QuicIdentity::new(identity)?;
-        let setup = ServerSetup::new(&identity, false)?;
+        let setup = ServerSetup::new(&identity, config.bbr)?;
         let open = now.and_then(|now| now.open.as_ref());
         let socket = match open.filter(|open| open.addr == *addr) {
             Some(_) => None,

@@ -16,7 +16,8 @@ const NO_WS: &str =
                      use a tcp:// or tls:// server.";
 
 /// Why an address of QUIC is refused in a build without it.
-const NO_QUIC: &str = "This gt was built without QUIC (the feature quic): install one with it, or use a \
+const NO_QUIC: &str =
+    "This gt was built without QUIC (the feature quic): install one with it, or use a \
                        tcp:// or tls:// server.";
 
 /// What carries the bytes of a tunnel to a server.

@@ -23,6 +23,15 @@ impl CongestionChoice {
         self.0.store(true, Ordering::Relaxed);
     }
 
+    /// Returns the name of the one that is chosen.
+    #[cfg(feature = "server")]
+    pub fn name(&self) -> &'static str {
+        match self.is_bbr() {
+            true => "bbr",
+            false => "cubic",
+        }
+    }
+
     fn is_bbr(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -142,6 +151,11 @@ mod tests {
             chosen.inner.into_any().is::<Bbr>()
         };
         assert!(!is_bbr(cubic) && is_bbr(chosen));
+        #[cfg(feature = "server")]
+        assert_eq!(
+            (CongestionChoice::new(false).name(), choice.name()),
+            ("cubic", "bbr")
+        );
         assert!(is_bbr(Arc::new(choice).build(now, 1200)));
     }
 }

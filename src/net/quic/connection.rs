@@ -1,6 +1,7 @@
 //! A connection of QUIC: its state, which its task, its endpoint and its stream share. Not the task, see
 //! `driver`.
 
+use super::congestion::CongestionChoice;
 use super::endpoint::EndpointHandle;
 use super::stream::QuicStream;
 use crate::net::tls;
@@ -31,6 +32,8 @@ pub struct Shared {
     pub handle: ConnectionHandle,
     /// Its endpoint.
     pub endpoint: EndpointHandle,
+    /// The congestion control of a server's connection.
+    pub choice: Option<CongestionChoice>,
     state: Mutex<State>,
 }
 
@@ -170,6 +173,7 @@ impl Shared {
     pub fn new(
         handle: ConnectionHandle,
         endpoint: EndpointHandle,
+        choice: Option<CongestionChoice>,
         proto: quinn_proto::Connection,
         now: Instant,
     ) -> Self {
@@ -194,6 +198,7 @@ impl Shared {
         Self {
             handle,
             endpoint,
+            choice,
             state: Mutex::new(state),
         }
     }

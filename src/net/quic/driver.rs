@@ -1,6 +1,5 @@
 //! The task of a connection: it sends the connection's datagrams after every event, and wakes at its deadlines.
 
-use super::congestion::CongestionChoice;
 use super::connection::{wait, Phase, Shared, State, Use, CUT};
 use super::endpoint::outgoing;
 use super::mover::Mover;
@@ -38,8 +37,6 @@ thread_local! {
 /// The task of one connection.
 pub struct Driver {
     shared: Arc<Shared>,
-    /// The congestion control of a server's connection.
-    choice: Option<CongestionChoice>,
     /// Held until the last bytes are sent.
     guard: Option<TaskGuard>,
     /// Whether the endpoint counts a handshake.
@@ -68,13 +65,13 @@ enum Sent {
 type Woken = SmallVec<[Waker; 3]>;
 
 impl Driver {
-    /// Creates the task. A server's connection has a `choice` of its congestion control.
-    pub fn new(shared: Arc<Shared>, choice: Option<CongestionChoice>, guard: TaskGuard) -> Self {
+    /// Creates the task.
+    pub fn new(shared: Arc<Shared>, guard: TaskGuard) -> Self {
+        let is_server = shared.choice.is_some();
         Self {
-            path: Mover::new(choice.is_none()),
+            path: Mover::new(!is_server),
             shared,
-            is_counted: choice.is_some(),
-            choice,
+            is_counted: is_server,
             guard: Some(guard),
             timer: Timer::never(),
             due: None,
@@ -123,7 +120,8 @@ impl Driver {
         let data = state.proto.crypto_session().handshake_data();
         let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
         let protocol = data.and_then(|data| data.protocol);
-        if let (Some(choice), Some(BBR_PROTOCOL)) = (&self.choice, protocol.as_deref()) {
+        let choice = &self.shared.choice;
+        if let (Some(choice), Some(BBR_PROTOCOL)) = (choice, protocol.as_deref()) {
             choice.set_bbr();
         }
     }

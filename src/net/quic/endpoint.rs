@@ -225,10 +225,10 @@ impl EndpointShared {
         let now = clock::now();
         let mut state = self.lock();
         let (handle, proto) = state.proto.connect(now, config, to, name)?;
-        let shared = Arc::new(Shared::new(handle, self.clone(), proto, now));
+        let shared = Arc::new(Shared::new(handle, self.clone(), None, proto, now));
         state.connections.insert(handle.0, shared.clone());
         drop(state);
-        net::spawn(Driver::new(shared.clone(), None, guard));
+        net::spawn(Driver::new(shared.clone(), guard));
         net::spawn(self.follow(&shared, to));
         Ok(Connection::new(shared))
     }
@@ -387,11 +387,11 @@ impl Attempt {
         match accepted {
             Ok((handle, proto)) => {
                 let endpoint = self.endpoint.clone();
-                let shared = Arc::new(Shared::new(handle, endpoint, proto, now));
+                let shared = Arc::new(Shared::new(handle, endpoint, Some(choice), proto, now));
                 state.connections.insert(handle.0, shared.clone());
                 state.handshakes = state.handshakes.saturating_add(1);
                 drop(state);
-                net::spawn(Driver::new(shared.clone(), Some(choice), guard));
+                net::spawn(Driver::new(shared.clone(), guard));
                 Ok(Connection::new(shared))
             }
             Err(e) => {

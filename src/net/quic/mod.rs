@@ -39,5 +39,6 @@ pub use setup::ServerSetup;
 pub use socket::Socket as QuicSocket;
 pub use stream::QuicStream;
 
-#[cfg(all(test, feature = "server", feature = "client"))]
+#[cfg(test)]
+#[cfg(all(feature = "server", feature = "client"))]
 mod tests;

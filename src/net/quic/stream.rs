@@ -162,6 +162,13 @@ impl QuicStream {
         self.shared.lock().failure().is_some()
     }
 
+    /// Returns the name of the congestion control of a server's connection.
+    #[cfg(feature = "server")]
+    pub fn congestion(&self) -> Option<String> {
+        let choice = self.shared.choice.as_ref();
+        choice.map(|choice| choice.name().to_owned())
+    }
+
     /// Returns this end's address.
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.local_addr()

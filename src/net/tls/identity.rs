@@ -164,7 +164,7 @@ fn name_of(file: &Path) -> String {
 /// Encodes a PEM section (RFC 7468).
 fn pem_of(label: &str, der: &[u8]) -> String {
     let mut base64 = BASE64.encode(der);
-    while base64.len() % 4 != 0 {
+    while !base64.len().is_multiple_of(4) {
         base64.push('=');
     }
     let mut text = format!("-----BEGIN {label}-----\n");
