@@ -113,6 +113,11 @@ pub enum ServerTrust<'a> {
     Nobody,
 }
 
+/// Number of sessions that a connector remembers, so that the next handshake with a server needs no
+/// signature and no certificate: eight for each of the last eight servers. A remembered session counts for
+/// the certificates that its connector trusts.
+const SESSIONS: usize = 64;
+
 /// The client's side of TLS.
 #[derive(Clone)]
 pub struct Connector(Arc<rustls::ClientConfig>);
@@ -126,12 +131,13 @@ impl Connector {
             ServerTrust::File(path) => verify::these(pem::certificates(path)?, &provider)?,
             ServerTrust::Nobody => verify::anybody(&provider),
         };
-        let config = rustls::ClientConfig::builder_with_provider(provider)
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&version::TLS13, &version::TLS12])
             .map_err(|e| invalid(format!("setting up TLS: {e}")))?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
+        config.resumption = rustls::client::Resumption::in_memory_sessions(SESSIONS);
         Ok(Self(Arc::new(config)))
     }
 
@@ -151,6 +157,10 @@ impl Connector {
         costly_step().await;
         let connector = async_tls::TlsConnector::from(self.0.clone());
         let stream = connector.connect(name, socket).await?;
+        let (_, session) = stream.get_ref();
+        if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+            log::debug!("TLS session with {host} resumed");
+        }
         Ok(Conn::from(Stream::from(stream)))
     }
 }

@@ -1,7 +1,9 @@
 //! The pool: it grows when every tunnel is busy, up to its limit, and shrinks again.
 
+use crate::common::certs;
 use crate::common::eventually;
-use crate::common::gt::{tcp_tunnel, Gt};
+use crate::common::forwarder::Forwarder;
+use crate::common::gt::{client, server, tcp_tunnel, Gt};
 use crate::common::service::{self, assert_echo};
 use crate::common::visitor::connect;
 use std::net::{SocketAddr, TcpStream};
@@ -75,4 +77,29 @@ fn a_server_that_refuses_more_tunnels_is_not_asked_repeatedly() {
     hold(&mut visitors, at, 9);
     assert_eq!(client.attempts(), 2);
     assert_eq!(client.warnings().len(), 0, "{}", client.log());
+}
+
+#[test]
+fn a_tunnel_over_tls_resumes_the_session_of_the_one_before() {
+    let certs = certs::make();
+    let mut server = server(&format!(
+        "-addr \"\" -tlsAddr 127.0.0.1:0 {} -id id1 -secret secret1",
+        certs.flags()
+    ));
+    let line = Forwarder::start(0, server.tls_addr());
+    let mut client = client(&format!(
+        "-remote tls://{} -remoteCert {} -id id1 -secret secret1 -local http://127.0.0.1:1 -logLevel debug",
+        line.addr,
+        certs.ca.display()
+    ));
+    client.wait_for_tunnel();
+    assert!(client.lines_with("TLS session").is_empty());
+    line.cut();
+    client.wait_for_tunnels(2);
+    assert_eq!(
+        client
+            .lines_with("TLS session with 127.0.0.1 resumed")
+            .len(),
+        1
+    );
 }

@@ -5,6 +5,8 @@ use super::{invalid, provider, Conn, Identity, Socket, Stream};
 use crate::net::runtime::costly_step;
 use crate::net::with_read_buf;
 use async_tls::pki_types::PrivateKeyDer;
+use async_tls::rustls::crypto::ring::Ticketer;
+use async_tls::rustls::server::NoServerSessionStorage;
 use async_tls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use async_tls::rustls::{self, version, InconsistentKeys, SupportedProtocolVersion};
 use std::io;
@@ -30,7 +32,11 @@ impl Acceptor {
             MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
             MinVersion::Tls13 => &[&version::TLS13],
         };
-        let config = server_config(identity, versions)?;
+        let mut config = server_config(identity, versions)?;
+        // A client keeps the sessions itself, as tickets, so that visitors do not take the place of tunnels,
+        // and those who come once leave nothing behind.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = Ticketer::new().map_err(|e| invalid(format!("setting up TLS: {e}")))?;
         Ok(Self(Arc::new(config).into()))
     }
 
@@ -143,7 +149,61 @@ fn holds_record(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Connector, ServerTrust};
     use super::*;
+    use crate::net::kernel;
+    use async_std::task::block_on;
+    use async_tls::pki_types::ServerName;
+    use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
+    use std::path::Path;
+
+    /// Connects `connector` to `acceptor` and returns how the handshake went, when the client has read what
+    /// the server sent behind it.
+    fn handshake(connector: &Connector, acceptor: &Acceptor) -> rustls::HandshakeKind {
+        let (near, far) = kernel::loopback_pair().unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        block_on(async {
+            let (near, far) = (Socket::new(near, false).unwrap(), {
+                far.set_nonblocking(true).unwrap();
+                Socket::new(far, false).unwrap()
+            });
+            let accepting = async {
+                let mut stream = acceptor.0.accept(far).await?;
+                stream.write_all(b"x").await?;
+                stream.flush().await.map(|()| stream)
+            };
+            let connecting = async {
+                let mut stream = connector.0.connect(name, near).await?;
+                stream.read_exact(&mut [0]).await.map(|()| stream)
+            };
+            let (server, client) = future::try_zip(accepting, connecting).await.unwrap();
+            let kind = client.get_ref().1.handshake_kind().unwrap();
+            assert_eq!(server.get_ref().1.handshake_kind(), Some(kind));
+            kind
+        })
+    }
+
+    #[test]
+    fn a_second_handshake_with_a_server_is_short_and_other_servers_visitors_do_not_matter() {
+        use rustls::HandshakeKind::{Full, Resumed};
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sim");
+        let (cert, key) = (tests.join("tls.crt"), tests.join("tls.key"));
+        for min in [MinVersion::Tls12, MinVersion::Tls13] {
+            let acceptor =
+                || Acceptor::new(Identity::from_files(&cert, &key).unwrap(), min).unwrap();
+            let (acceptor, other) = (acceptor(), acceptor());
+            let connector = Connector::new(ServerTrust::File(&cert)).unwrap();
+            assert_eq!(handshake(&connector, &acceptor), Full);
+            for _ in 0..300 {
+                let visitor = Connector::new(ServerTrust::Nobody).unwrap();
+                assert_eq!(handshake(&visitor, &acceptor), Full);
+            }
+            assert_eq!(handshake(&connector, &acceptor), Resumed);
+            assert_eq!(handshake(&connector, &acceptor), Resumed);
+            // Tickets of another process, or from before a reload, are of no use.
+            assert_eq!(handshake(&connector, &other), Full);
+        }
+    }
 
     #[test]
     fn only_a_started_tls_record_is_waited_for() {
