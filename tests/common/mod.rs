@@ -20,6 +20,7 @@ pub mod forwarder;
 pub mod gt;
 pub mod haproxy;
 pub mod hello;
+pub mod links;
 pub mod machine;
 pub mod nat;
 pub mod nginx;

@@ -13,3 +13,5 @@ mod migration;
 mod nat;
 #[cfg(all(feature = "server", feature = "client"))]
 mod outages;
+#[cfg(all(feature = "server", feature = "client"))]
+mod ways;

@@ -22,6 +22,8 @@ mod lan;
 #[cfg(all(feature = "server", feature = "client"))]
 mod other_protocols;
 #[cfg(all(feature = "server", feature = "client"))]
+mod outbound;
+#[cfg(all(feature = "server", feature = "client"))]
 mod proxies;
 #[cfg(all(feature = "server", feature = "client"))]
 mod quickstart;

@@ -52,8 +52,9 @@ pub fn parse(bytes: &[u8]) -> Answer<u16> {
 /// Returns why a proxy opens no connection, by the status of its answer, and what to do.
 pub fn refusal(status: u16, has_login: bool) -> String {
     let why = match status {
-        407 if has_login => "it does not accept the name and the password in remoteProxy",
-        407 => "it asks for a name and a password; write remoteProxy like http://user:password@host:port",
+        // Tinyproxy answers a wrong password with 401.
+        401 | 407 if has_login => "it does not accept the name and the password in remoteProxy",
+        401 | 407 => "it asks for a name and a password; write remoteProxy like http://user:password@host:port",
         403 => {
             "it does not allow a connection to this server and port; many proxies allow port 443 only"
         }
