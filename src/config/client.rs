@@ -38,7 +38,7 @@ pub use password::UserPassword;
 pub use proxy::{ProxyKind, Target};
 pub use remote::{Remote, Transport};
 pub use servers::servers;
-use servers::through_proxy;
+use servers::{mixed, through_proxy};
 use service::{check_domains, check_ports, check_prefixes};
 pub use service::{Exposure, ServiceConfig};
 pub use visitor_rate::VisitorRate;
@@ -234,6 +234,7 @@ pub fn load(
         warnings.extend(unused);
         remotes = usable;
     }
+    warnings.extend(mixed(&remotes));
     let connections = options.remote_connections.0;
     let idle = options.remote_idle_connections.0.max(1);
     if idle > connections {

@@ -7,6 +7,7 @@ use crate::common::gt::{client, server_of_id1, Gt};
 use crate::common::ports::free_port;
 use crate::common::service::{self, assert_echo, Service};
 use crate::common::visitor::{connect, get};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 
 /// Starts a client of id1 with these ports of `localhost` as the ways to its server.
@@ -58,6 +59,26 @@ fn a_way_that_accepts_and_never_answers_delays_the_next_one_only() {
 }
 
 #[test]
+fn a_portal_that_answers_everything_with_its_page_is_no_server() {
+    let page = Service::start(0, |mut stream| {
+        let _ = stream.read(&mut [0; 1024])?;
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n<html>Log in</html>")
+    });
+    let (web, mut server) = (service::http(0, "web"), server_of_id1(""));
+    let (portal, addr) = (page.addr.port(), server.addr());
+    let mut client = client(&format!(
+        "-remote tcp://localhost:{portal} -remote localhost:{} -id id1 -secret secret1 -local http://{}",
+        addr.port(),
+        web.addr
+    ));
+    client.wait_for_first_tunnel();
+    let line = client.wait_for(&by(addr.port()));
+    let why = format!("tcp://localhost:{portal}: not a gt server: ");
+    assert!(line.contains(&why), "{line}");
+    assert_eq!(get(addr, "id1.a", "/").status, 200);
+}
+
+#[test]
 fn several_ways_make_one_tunnel() {
     let (mut server, addr, _echo, local, visitors) = echo_server();
     let other = Forwarder::start(0, addr);
@@ -92,6 +113,25 @@ fn a_tunnel_moves_to_a_better_way_and_its_streams_go_on() {
     assert_echo(&mut connect(visitors), b"by the better way");
     drop(forwarder);
     assert_eq!(server.opened().len(), 2);
+}
+
+#[test]
+fn a_client_that_may_have_one_tunnel_moves_to_a_better_way_too() {
+    let port = free_port();
+    let limits = format!("-connections 1 -tcpNumber 1 -tcpRange {port}");
+    let (mut server, echo) = (server_of_id1(&limits), service::echo());
+    let (better, addr) = (free_port(), server.addr());
+    let visitors = SocketAddr::from(([127, 0, 0, 1], port));
+    let local = format!("-local tcp://{} -remoteTCPPort {port}", echo.addr);
+    let mut client = client_by(&[better, addr.port()], &local);
+    client.wait_for_tunnel();
+    let mut stream = connect(visitors);
+    assert_echo(&mut stream, b"before");
+    let _forwarder = Forwarder::start(better, addr);
+    client.signal("USR1");
+    client.wait_for(&format!("connected to tcp://localhost:{better} "));
+    assert_echo(&mut stream, b"after");
+    assert_echo(&mut connect(visitors), b"by the better way");
 }
 
 #[test]

@@ -51,6 +51,21 @@ pub(super) fn through_proxy(
     Ok((usable.collect(), warnings))
 }
 
+/// Returns a warning about each server that has ways with encryption and without.
+pub(super) fn mixed(remotes: &[Remote]) -> impl Iterator<Item = String> {
+    servers(remotes).into_iter().filter_map(|ways| {
+        let of = |is_secure| {
+            let mut ways = ways.iter();
+            ways.find(|way| way.transport.is_secure() == is_secure)
+        };
+        let (secure, plain) = of(true).zip(of(false))?;
+        Some(format!(
+            "{plain} is a way to the same server as {secure} and is not encrypted: whoever can block the one can \
+             read the secret on the other"
+        ))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +110,14 @@ mod tests {
             ]),
             ["tcp://[::1]:1 tls://[::1]:3", "tcp://[::1]:2 tls://[::1]:4"]
         );
+    }
+
+    #[test]
+    fn a_way_without_encryption_beside_one_with_it_is_a_warning() {
+        let warned = |texts: &[&str]| mixed(&remotes(texts)).count();
+        assert_eq!(warned(&["tls://h", "tcp://h"]), 1);
+        assert_eq!(warned(&["tls://h", "tcp://other"]), 0);
+        assert_eq!(warned(&["tcp://h", "tcp://h:1"]), 0);
     }
 
     #[test]
