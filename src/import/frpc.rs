@@ -7,7 +7,9 @@ use super::frp::{self, ID, UNKNOWN};
 use super::frpc_proxy::{Hasher, Proxies};
 use super::source::{Fate, Source, Taken};
 use super::tree::{Node, NodeKind};
+use crate::config::value::Scalar;
 use crate::config::RoleName;
+use crate::net::{self, ProxyServer};
 
 /// Settings of a client that gt has no keys for.
 const TOLD: &[(&str, Fate)] = &[
@@ -39,10 +41,6 @@ const TOLD: &[(&str, Fate)] = &[
         Fate::Lost("for P2P, set remoteSTUN to gt's server (docs/p2p.md)"),
     ),
     (
-        "transport.connectServerLocalIP",
-        Fate::Lost("the system chooses the address"),
-    ),
-    (
         "transport.dialServerKeepalive",
         Fate::Needless("gt pings its server itself"),
     ),
@@ -57,10 +55,6 @@ const TOLD: &[(&str, Fate)] = &[
     (
         "transport.poolCount",
         Fate::Needless("visitors share up to remoteConnections (3) tunnels"),
-    ),
-    (
-        "transport.proxyURL",
-        Fate::Lost("gt connects to its server without a proxy"),
     ),
     (
         "transport.quic",
@@ -104,6 +98,7 @@ pub fn convert(root: Node, hash: Hasher) -> Draft {
     let mut source = Source::new(root);
     let mut options = Vec::new();
     remote(&mut source, &mut options);
+    way_out(&mut source, &mut options);
     identity(&mut source, &mut options);
     if let Some(Taken { text, leaf }) = source.text("transport.heartbeatTimeout") {
         match crate::config::value::digits(&text) {
@@ -231,6 +226,25 @@ fn remote(source: &mut Source, options: &mut Vec<Setting>) {
         match is_tls {
             true => options.push(Setting::text("remoteCert", text)),
             false => source.note(NoteKind::Needless, leaf, "remote is tcp://"),
+        }
+    }
+}
+
+/// Converts the proxy and the source address of the connection to the server.
+fn way_out(source: &mut Source, options: &mut Vec<Setting>) {
+    if let Some(Taken { text, leaf }) = source.text("transport.proxyURL") {
+        match ProxyServer::read(&text) {
+            Ok(_) => options.push(Setting::text("remoteProxy", text)),
+            Err(_) => {
+                let why = "gt's remoteProxy is an http:// or a socks5:// address";
+                source.note(NoteKind::Lost, leaf, why);
+            }
+        }
+    }
+    if let Some(Taken { text, leaf }) = source.text("transport.connectServerLocalIP") {
+        match net::Source::read(&text) {
+            Ok(_) => options.push(Setting::text("remoteBind", text)),
+            Err(_) => source.note(NoteKind::Lost, leaf, "remoteBind is an address"),
         }
     }
 }

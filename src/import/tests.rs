@@ -140,6 +140,7 @@ fn a_client_of_frp_keeps_its_services() {
             "  - local: tcp://127.0.0.1:9000\n    remoteTCPRandom: true\n",
             "  - local: udp://114.114.114.114:53\n    remoteUDPPort: 6053\n",
             "  remote: tcp://frp.example.com:7000\n",
+            "  remoteProxy: \"http://alice:pass@192.168.1.9:3128\"\n  remoteBind: 192.168.1.2\n",
             "  id: home\n",
             "  secret: \"t0ken: with \\\"quotes\\\" and # more\"\n  remoteTimeout: 60s\n",
             "  logFile: /var/log/frpc.log\n  logLevel: warn\n  logFileMaxCount: 3\n",
