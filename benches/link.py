@@ -163,7 +163,7 @@ def main():
     parser.add_argument("--queue", type=float, default=64)
     parser.add_argument("--codel", action="store_true", help="drop by waiting time, as OpenWrt does")
     parser.add_argument("--loss", type=float, default=0)
-    parser.add_argument("--congestion", default="cubic", help="what TCP goes by")
+    parser.add_argument("--congestion", default="cubic", help="what TCP goes by; empty for the choice of each program")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     names = [f"{options.name}-a", f"{options.name}-b"]
@@ -175,8 +175,9 @@ def main():
             a = namespace(names[0], "10.77.0.1", "10.77.0.2")
             b = namespace(names[1], "10.77.0.2", "10.77.0.1")
         for name, there in zip(names, ("10.77.0.2", "10.77.0.1")):
-            subprocess.run(["ip", "-n", name, "route", "replace", there, "dev", "way0",
-                            "congctl", options.congestion], check=True)
+            congestion = ["congctl", options.congestion] if options.congestion else []
+            subprocess.run(["ip", "-n", name, "route", "replace", there, "dev", "way0", *congestion],
+                           check=True)
         if by_kernel:
             print("ready", flush=True)
             sys.stdin.read()

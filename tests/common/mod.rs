@@ -43,6 +43,7 @@ pub mod socks;
 pub mod speed;
 pub mod sshd;
 pub mod udp;
+pub mod upgrade;
 pub mod visitor;
 #[cfg(feature = "p2p")]
 pub mod webrtc;

@@ -21,3 +21,5 @@ mod stage;
 mod tunnel;
 mod udp;
 mod visitors;
+#[cfg(feature = "ws")]
+mod websocket;

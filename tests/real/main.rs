@@ -43,4 +43,6 @@ mod tls;
 mod udp;
 #[cfg(all(feature = "server", feature = "client"))]
 mod visitors;
+#[cfg(all(feature = "server", feature = "client", feature = "ws"))]
+mod ways;
 mod websocket;

@@ -23,3 +23,5 @@ mod timeouts;
 mod udp;
 #[cfg(target_os = "linux")]
 mod unix_sockets;
+#[cfg(feature = "ws")]
+mod websocket;

@@ -130,7 +130,7 @@ impl FrameReader {
         let mut decoded = Decoded::default();
         let mut at = 0;
         while at < bytes.len() && decoded.end.is_none() {
-            let arrived = bytes.get_mut(at..).unwrap_or_default();
+            let arrived = bytes.get(at..).unwrap_or_default();
             let Some(frame) = &mut self.frame else {
                 match self.begin(arrived) {
                     Ok(used) => at = at.saturating_add(used),
@@ -141,20 +141,21 @@ impl FrameReader {
             };
             let length =
                 usize::try_from(frame.left).map_or(arrived.len(), |left| left.min(arrived.len()));
-            let payload = arrived.get_mut(..length).unwrap_or_default();
-            if let Some(mask) = &mut frame.mask {
-                mask.apply(payload);
-            }
             frame.left = frame.left.saturating_sub(length as u64);
+            // The payload of control frames stays behind that of messages, and is dropped.
+            let to = decoded.payload;
+            match &mut frame.mask {
+                Some(mask) => mask.apply_moving(bytes, at, length, to),
+                // Both ends are within what has arrived.
+                None if to < at => bytes.copy_within(at..at.saturating_add(length), to),
+                None => {}
+            }
             match frame.kind {
-                FrameKind::Data => {
-                    if decoded.payload < at {
-                        // Both ends are within what has arrived.
-                        bytes.copy_within(at..at.saturating_add(length), decoded.payload);
-                    }
-                    decoded.payload = decoded.payload.saturating_add(length);
+                FrameKind::Data => decoded.payload = to.saturating_add(length),
+                FrameKind::Ping => {
+                    let payload = bytes.get(to..to.saturating_add(length));
+                    self.control.extend_from_slice(payload.unwrap_or_default());
                 }
-                FrameKind::Ping => self.control.extend_from_slice(payload),
                 FrameKind::Pong | FrameKind::Close => {}
             }
             at = at.saturating_add(length);

@@ -10,25 +10,73 @@ const DRAWN: usize = 32;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mask([u8; 4]);
 
+/// Bytes that are masked at a time. A multiple of a key's length.
+const WORD: usize = 16;
+
+fn xor(bytes: [u8; WORD], word: u128) -> [u8; WORD] {
+    (u128::from_ne_bytes(bytes) ^ word).to_ne_bytes()
+}
+
+/// Returns the word at this offset of the `length` bytes from `at` on; `None` if less is left.
+fn piece(bytes: &[u8], at: usize, done: usize, length: usize) -> Option<&[u8; WORD]> {
+    if length.saturating_sub(done) < WORD {
+        return None;
+    }
+    bytes.get(at.saturating_add(done)..)?.first_chunk()
+}
+
 impl Mask {
     /// Creates the mask of the first byte.
     pub fn new(key: [u8; 4]) -> Self {
         Self(key)
     }
 
-    /// Masks or unmasks the next bytes.
-    pub fn apply(&mut self, bytes: &mut [u8]) {
-        let [a, b, c, d] = self.0;
-        let word = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
-        let length = bytes.len();
-        let (words, rest) = bytes.as_chunks_mut::<8>();
-        for bytes in words {
-            *bytes = (u64::from_ne_bytes(*bytes) ^ word).to_ne_bytes();
+    /// Masks or unmasks the next bytes, which are `length` bytes from `at` on, and moves them to `to`, which
+    /// is not behind `at`. Both are done in one pass: each costs as much as the other.
+    pub fn apply_moving(&mut self, bytes: &mut [u8], at: usize, length: usize, to: usize) {
+        let word = self.word();
+        let mut done = 0;
+        while let Some(piece) = piece(bytes, at, done, length) {
+            let masked = xor(*piece, word);
+            if let Some(target) = bytes.get_mut(to.saturating_add(done)..) {
+                if let Some(target) = target.first_chunk_mut() {
+                    *target = masked;
+                }
+            }
+            done = done.saturating_add(WORD);
         }
-        for (byte, key) in rest.iter_mut().zip(self.0.iter().cycle()) {
-            *byte ^= key;
+        let mut key = self.0.iter().cycle();
+        for offset in done..length {
+            let byte = bytes
+                .get(at.saturating_add(offset))
+                .copied()
+                .unwrap_or_default();
+            let key = key.next().copied().unwrap_or_default();
+            if let Some(target) = bytes.get_mut(to.saturating_add(offset)) {
+                *target = byte ^ key;
+            }
         }
         self.skip(length);
+    }
+
+    /// Masks the next bytes into `to`, which is as long as they are.
+    pub fn apply_into(&mut self, bytes: &[u8], to: &mut [u8]) {
+        let word = self.word();
+        let (words, rest) = bytes.as_chunks::<WORD>();
+        let (target_words, target_rest) = to.as_chunks_mut::<WORD>();
+        for (to, bytes) in target_words.iter_mut().zip(words) {
+            *to = xor(*bytes, word);
+        }
+        let key = self.0.iter().cycle();
+        for ((to, byte), key) in target_rest.iter_mut().zip(rest).zip(key) {
+            *to = byte ^ key;
+        }
+        self.skip(bytes.len());
+    }
+
+    fn word(&self) -> u128 {
+        let [a, b, c, d] = self.0;
+        u128::from_ne_bytes([a, b, c, d, a, b, c, d, a, b, c, d, a, b, c, d])
     }
 
     /// Passes over the next bytes.
@@ -78,11 +126,18 @@ mod tests {
         let masked: Vec<u8> = each.map(|(byte, key)| byte ^ key).collect();
         for first in 0..plain.len() {
             for second in first..plain.len() {
-                let (mut bytes, mut mask) = (plain.clone(), Mask::new(key));
-                mask.apply(&mut bytes[..first]);
-                mask.apply(&mut bytes[first..second]);
-                mask.apply(&mut bytes[second..]);
+                let (mut bytes, mut mask) = (vec![0; plain.len()], Mask::new(key));
+                mask.apply_into(&plain[..first], &mut bytes[..first]);
+                mask.apply_into(&plain[first..second], &mut bytes[first..second]);
+                mask.apply_into(&plain[second..], &mut bytes[second..]);
                 assert_eq!(bytes, masked, "cut at {first} and {second}");
+            }
+        }
+        for gap in 0..20 {
+            for length in 0..=plain.len() {
+                let mut bytes = [&vec![0xAA; gap], &masked[..]].concat();
+                Mask::new(key).apply_moving(&mut bytes, gap, length, 0);
+                assert_eq!(bytes[..length], plain[..length], "moved by {gap}");
             }
         }
     }

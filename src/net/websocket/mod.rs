@@ -164,8 +164,8 @@ impl Writing {
         self.out = header(OpCode::Control(control), payload.len(), key);
         let begin = self.out.len();
         self.out.extend_from_slice(payload);
-        if let (Some(key), Some(payload)) = (key, self.out.get_mut(begin..)) {
-            Mask::new(key).apply(payload);
+        if let (Some(key), Some(masked)) = (key, self.out.get_mut(begin..)) {
+            Mask::new(key).apply_into(payload, masked);
         }
         Ok(())
     }
@@ -238,9 +238,10 @@ impl Writing {
             head.copy_from_slice(&header);
             let copied = length.min(most).min(payload.len());
             let payload = payload.get_mut(..copied)?;
-            payload.copy_from_slice(buf.get(..copied)?);
-            if let Some(mut mask) = mask {
-                mask.apply(payload);
+            let bytes = buf.get(..copied)?;
+            match mask {
+                Some(mut mask) => mask.apply_into(bytes, payload),
+                None => payload.copy_from_slice(bytes),
             }
             let frame = scratch.get(..header.len().saturating_add(copied))?;
             Some(below.poll_write(cx, frame))
@@ -274,8 +275,7 @@ impl Writing {
                 let (Some(to), Some(from)) = (to, from) else {
                     return Poll::Ready(Ok(0));
                 };
-                to.copy_from_slice(from);
-                mask.apply(to);
+                mask.apply_into(from, to);
                 below.poll_write(cx, to)
             }),
         };
