@@ -93,15 +93,13 @@ def measure(options, line, way):
     _, delay, loss = line
     _, scheme, flags = way
     words = ["--rate", "100", "--queue", "256", "--delay", str(delay), "--loss", str(loss)]
+    # Routes decide for gt without bbr; with it they would decide against it at listeners.
+    congestion = "" if "-bbr" in flags else "cubic"
     link = subprocess.Popen(
-        [os.path.join(HERE, "link.py"), *words, "--congestion", "", NAME],
+        [os.path.join(HERE, "link.py"), *words, "--congestion", congestion, NAME],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     if link.stdout.readline() != "ready\n":
         sys.exit("the line did not come up")
-    for end in "ab":
-        # What gt does without `bbr`, whatever this machine is set to.
-        usual = ["sysctl", "-qw", "net.ipv4.tcp_congestion_control=cubic"]
-        subprocess.run(["ip", "netns", "exec", f"{NAME}-{end}", *usual], check=True)
     running = []
 
     def start(end, *command):

@@ -1,10 +1,12 @@
-//! Lost networks, black holes and NAT, in network namespaces. Needs root, ip, nft and unshare.
+//! Lost networks, black holes and NAT, in network namespaces. Needs root, ip, ss, nft and unshare.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 #[cfg(all(feature = "server", feature = "client"))]
 mod black_hole;
+#[cfg(all(feature = "server", feature = "client"))]
+mod congestion;
 #[cfg(all(feature = "server", feature = "client"))]
 mod links;
 #[cfg(all(feature = "server", feature = "client", feature = "quic"))]
