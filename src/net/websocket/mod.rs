@@ -39,6 +39,8 @@ const PROTOCOL_ERROR: u16 = 1002;
 
 /// An end of a WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+// A program of one role is one end of all of its WebSockets.
+#[cfg_attr(not(all(feature = "server", feature = "client")), allow(dead_code))]
 pub enum Side {
     /// The end that has connected, which masks what it sends.
     Client,
