@@ -69,6 +69,15 @@ impl Chromium {
         self.command("url", &json!({ "url": url }));
     }
 
+    /// Makes the page as large as the screen of a phone, for example, in CSS pixels.
+    pub fn set_screen(&self, width: u32, height: u32) {
+        let params = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
+        });
+        let command = json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": params});
+        self.command("goog/cdp/execute", &command);
+    }
+
     /// Runs the body of an async function in the page and returns its result; an exception fails
     /// the test.
     pub fn run(&self, script: &str, args: Value) -> Value {

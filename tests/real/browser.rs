@@ -202,6 +202,9 @@ const PAGE: &str = "<title>home</title><h1>the page</h1><script>document.title =
     <img src='dot.svg'><a id=next href='next.html'>next</a>";
 const DOT: &str = "<svg xmlns='http://www.w3.org/2000/svg' width='7' height='9'/>";
 
+/// What the page says of a direct connection.
+const DIRECT: &str = "Connected directly: ";
+
 /// Creates a service with a page and etc/p2p.html.
 fn site() -> Scratch {
     let folder = Scratch::new();
@@ -230,13 +233,23 @@ fn wait_for(chromium: &Chromium, state: &str, heading: &str) {
     });
 }
 
+/// Waits until the page names this way.
+fn wait_for_way(chromium: &Chromium, way: &str) {
+    eventually(&format!("the way {way:?}"), || {
+        let script = "return document.getElementById('way').textContent;";
+        let now = chromium.run(script, json!([]));
+        now.as_str()?.starts_with(way).then_some(())
+    });
+}
+
 #[test]
 fn the_page_fetches_from_the_service_directly_and_says_so() {
     let folder = site();
     let ends = Ends::start(&format!("-local file://{}", folder.path().display()));
     let chromium = Chromium::start();
     chromium.open(&ends.url("/p2p.html"));
-    wait_for(&chromium, "directly (host to ", "the page");
+    wait_for(&chromium, DIRECT, "the page");
+    wait_for_way(&chromium, "direct, host ↔ ");
     let shown = chromium.run(
         "const page = document.getElementById('view').contentDocument;
          const image = page.querySelector('img');
@@ -248,7 +261,7 @@ fn the_page_fetches_from_the_service_directly_and_says_so() {
     );
     // Its image was loaded, and its script did not run.
     assert_eq!(shown, json!([7, 9, "home"]));
-    wait_for(&chromium, "directly (host to ", "the next page");
+    wait_for(&chromium, DIRECT, "the next page");
     // One visitor for the page itself and one for signaling: nothing else came through the server.
     assert_eq!(ends.client.peers(), 1);
 }
@@ -264,14 +277,14 @@ fn the_page_works_from_another_origin_than_the_service() {
         elsewhere.addr,
         ends.addr.port()
     ));
-    wait_for(&chromium, "directly (", "the page");
+    wait_for(&chromium, DIRECT, "the page");
     let file = folder.join("p2p.html");
     chromium.open(&format!(
         "file://{}?server=http://localhost:{}&prefix=id1&go",
         file.display(),
         ends.addr.port()
     ));
-    wait_for(&chromium, "directly (", "the page");
+    wait_for(&chromium, DIRECT, "the page");
 }
 
 /// The page at another origin.
@@ -297,8 +310,10 @@ fn the_page_uses_the_server_without_a_direct_connection() {
     let _client = client_of_id1(addr, &format!("-local file://{}", folder.path().display()));
     let chromium = Chromium::start();
     chromium.open(&format!("http://id1.localhost:{}/p2p.html", addr.port()));
-    let state = "through the server (signaling failed: status 403)";
+    let state =
+        "Through the server: the client of this service takes no peers, since it has no remoteSTUN";
     wait_for(&chromium, state, "the page");
+    wait_for_way(&chromium, "server (relay)");
 }
 
 #[test]
@@ -318,8 +333,184 @@ fn the_page_shows_what_is_wrong() {
             json!([]),
         );
         said = now.as_str().unwrap_or_default().to_owned();
-        said.contains("no answer through the server").then_some(())
+        said.starts_with("No answer. ").then_some(())
     });
     let site = format!("http://nobody.localhost:{}", ends.addr.port());
     assert!(said.contains(&site), "{said}");
+}
+
+#[test]
+fn the_page_shows_the_progress_of_a_download_and_saves_every_byte() {
+    let folder = site();
+    folder.file("ten", Random::new(7).bytes(10 * MIB));
+    let ends = Ends::start(&format!("-local file://{}", folder.path().display()));
+    let chromium = Chromium::start();
+    chromium.open(&ends.url("/p2p.html"));
+    wait_for(&chromium, DIRECT, "the page");
+    let got = chromium.run(
+        "const seen = new Set();
+         const watch = new MutationObserver(() => {
+           const bar = document.querySelector('#downloads progress');
+           if (bar) seen.add(`${bar.getAttribute('aria-label')} of ${bar.max}`);
+         });
+         const list = document.getElementById('downloads');
+         watch.observe(list, { childList: true, subtree: true, attributes: true });
+         open('/ten');
+         let link;
+         while (!(link = list.querySelector('a.save'))) await new Promise(next => setTimeout(next, 20));
+         const bytes = await (await fetch(link.href)).arrayBuffer();
+         const sum = new Uint8Array(await crypto.subtle.digest('SHA-256', bytes));
+         const sha256 = [...sum].map(n => n.toString(16).padStart(2, '0')).join('');
+         const words = list.textContent;
+         return { seen: [...seen], name: link.download, words, length: bytes.byteLength, sha256 };",
+        json!([]),
+    );
+    assert_eq!(got["seen"], json!([format!("ten of {}", 10 * MIB)]));
+    assert_eq!(got["name"], "ten");
+    assert_eq!(got["words"], "ten10.5\u{a0}MB, savedSave");
+    assert_got(&got, &folder.join("ten"));
+    assert_eq!(ends.client.peers(), 1);
+}
+
+#[test]
+fn a_cancelled_download_ends_its_connection() {
+    let count = Arc::<AtomicUsize>::default();
+    let here = count.clone();
+    // A page, and for every other request an endless file.
+    let service = Service::start(0, move |mut stream| {
+        let mut head = [0; 4096];
+        let length = stream.read(&mut head)?;
+        if !head[..length].starts_with(b"GET /endless ") {
+            let page = include_str!("../../etc/p2p.html");
+            return write!(
+                stream,
+                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n{page}"
+            );
+        }
+        here.fetch_add(1, Ordering::SeqCst);
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\n\r\n")?;
+        while stream.write_all(&[7; 16 * 1024]).is_ok() {}
+        here.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    });
+    let ends = Ends::start(&format!("-local http://{}", service.addr));
+    let chromium = Chromium::start();
+    chromium.open(&ends.url("/p2p.html"));
+    let words = chromium.run(
+        "const list = document.getElementById('downloads');
+         const until = async check => {
+           while (!check()) await new Promise(next => setTimeout(next, 20));
+         };
+         await until(() => document.body.dataset.state === 'direct');
+         open('/endless');
+         await until(() => list.querySelector('button'));
+         list.querySelector('button').click();
+         await until(() => !list.querySelector('progress'));
+         return list.textContent;",
+        json!([]),
+    );
+    let words = words.as_str().expect("words");
+    assert!(words.ends_with(", stopped: cancelled"), "{words}");
+    eventually("the connection to the service to end", || {
+        (count.load(Ordering::SeqCst) == 0).then_some(())
+    });
+}
+
+#[test]
+fn the_page_reads_answers_in_pieces_of_any_size() {
+    let folder = site();
+    let file = folder.join("p2p.html");
+    let chromium = Chromium::start();
+    chromium.open(&format!("file://{}", file.display()));
+    let got = chromium.run(
+        r#"const read = (bytes, piece) => {
+             const got = { body: "", ended: 0 };
+             const on = {
+               head: head => { got.status = head.status; got.length = head.length; },
+               body: part => { got.body += new TextDecoder().decode(part); },
+               end: () => { got.ended++; },
+             };
+             const answer = parser(on);
+             try {
+               for (let at = 0; at < bytes.length; at += piece) answer.take(bytes.subarray(at, at + piece));
+               answer.close();
+             } catch (e) { return e.message; }
+             return JSON.stringify(got);
+           };
+           return args[0].map(text => {
+             const bytes = new TextEncoder().encode(text), all = new Set();
+             for (let piece = 1; piece <= bytes.length; piece++) all.add(read(bytes, piece));
+             return [...all];
+           });"#,
+        json!([[
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello and more",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nA: b\r\n\r\n",
+            "HTTP/1.0 200 OK\r\n\r\nhello",
+            "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhell",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nhello\r\n",
+            "HTTP/1.1 200 OK\r\nContent",
+            "SSH-2.0-server\r\n",
+        ]]),
+    );
+    let whole = |status, length: Value, body: &str| {
+        json!([format!(
+            "{{\"body\":\"{body}\",\"ended\":1,\"status\":{status},\"length\":{length}}}"
+        )])
+    };
+    let cut = json!(["the answer ended too early"]);
+    let malformed = json!(["the answer is malformed"]);
+    let expected = [
+        whole(200, json!(5), "hello"),
+        whole(404, json!(0), ""),
+        whole(200, Value::Null, "hello"),
+        whole(200, Value::Null, "hello"),
+        cut.clone(),
+        cut.clone(),
+        malformed.clone(),
+        cut,
+        malformed,
+    ];
+    assert_eq!(got, json!(expected));
+}
+
+#[test]
+fn the_page_is_usable_on_a_phone_by_keyboard_and_in_two_languages() {
+    let folder = site();
+    let file = folder.join("p2p.html");
+    for (language, state) in [("en-GB", "Not connected. "), ("zh-CN", "未连接。")] {
+        let chromium = Chromium::with(&[format!("--accept-lang={language}")]);
+        chromium.set_screen(360, 740);
+        chromium.open(&format!("file://{}", file.display()));
+        let got = chromium.run(
+            "const inputs = [...document.querySelectorAll('input')];
+             const names = inputs.map(input => input.labels[0]?.textContent.trim());
+             const others = [...document.querySelectorAll('button, summary, iframe[title], ul')];
+             const unnamed = others.filter(e =>
+               !(e.getAttribute('aria-label') || e.title || e.textContent.trim()));
+             return {
+               state: document.getElementById('state').textContent,
+               lang: document.documentElement.lang,
+               width: document.documentElement.scrollWidth,
+               // An input is as tall as a finger needs.
+               low: inputs.filter(input => input.getBoundingClientRect().height < 44).length,
+               named: names.filter(Boolean).length === 4 && !unnamed.length,
+               unreachable: document.querySelectorAll('[tabindex=\"-1\"], [onclick]').length,
+               untold: Object.keys(TEXTS.en).filter(key => !TEXTS.zh[key]).concat(
+                 Object.keys(TEXTS.zh).filter(key => !TEXTS.en[key])),
+               unsaid: [...document.querySelectorAll('[data-say], [data-name]')].filter(e =>
+                 !TEXTS[language][e.dataset.say || e.dataset.name]).length,
+             };",
+            json!([]),
+        );
+        let said = got["state"].as_str().expect("a sentence");
+        assert!(said.starts_with(state), "{said}");
+        assert_eq!(&got["lang"], &language.replace("en-GB", "en"));
+        assert_eq!((&got["width"], &got["low"]), (&json!(360), &json!(0)));
+        assert_eq!(got["named"], true, "{got}");
+        assert_eq!(got["unreachable"], 0);
+        assert_eq!(got["untold"], json!([]));
+        assert_eq!(got["unsaid"], 0);
+    }
 }
