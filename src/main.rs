@@ -168,9 +168,15 @@ fn check(roles: &[RoleConfig]) -> ExitCode {
         } else {
             ""
         };
+        let peers = loaded.peer_ports();
+        let peers = peers.map_or(String::new(), |ports| format!(", peers at UDP {ports}"));
         let user = loaded.account().user.as_ref();
         let user = user.map_or(String::new(), |user| format!(", user {user}"));
-        let _ = writeln!(io::stdout(), "{source}: {}{ports}{user}", loaded.name());
+        let _ = writeln!(
+            io::stdout(),
+            "{source}: {}{ports}{peers}{user}",
+            loaded.name()
+        );
     }
     code
 }

@@ -148,6 +148,16 @@ impl RoleConfig {
         }
     }
 
+    /// Returns the UDP ports that peers of a client connect to, if they are fixed.
+    pub fn peer_ports(&self) -> Option<PortRange> {
+        match &self.role {
+            #[cfg(feature = "server")]
+            Role::Server(_) => None,
+            #[cfg(feature = "client")]
+            Role::Client(client) => client.webrtc.ports(),
+        }
+    }
+
     /// Returns the user and group to run as.
     pub fn account(&self) -> &AccountConfig {
         match &self.role {

@@ -50,6 +50,37 @@ fn the_check_reports_low_ports() {
 }
 
 #[test]
+#[cfg(feature = "p2p")]
+fn the_check_reports_the_ports_of_peers() {
+    let scratch = Scratch::new();
+    for (options, said) in [
+        (
+            "webrtcMinPort: 50000, webrtcMaxPort: 50010",
+            ", peers at UDP 50000-50010",
+        ),
+        (
+            "webrtcMinPort: 50000, webrtcMaxPort: 50000",
+            ", peers at UDP 50000",
+        ),
+        // Only the first port is tried without a last one, and any port without a first one.
+        ("webrtcMinPort: 50000", ", peers at UDP 50000"),
+        ("webrtcMaxPort: 50010", ""),
+        ("remoteSTUN: 'stun:127.0.0.1'", ""),
+    ] {
+        let client = scratch.file(
+            "client.yaml",
+            CLIENT.replace('}', &format!(", {options}}}")),
+        );
+        let wanted = format!("{}: client{said}\n", client.display());
+        assert_eq!(
+            check(&client),
+            (Some(0), wanted, String::new()),
+            "{options}"
+        );
+    }
+}
+
+#[test]
 fn a_mistake_is_named_with_2() {
     let scratch = Scratch::new();
     for (text, wanted) in [

@@ -93,6 +93,23 @@ fn tree(root: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
 }
 
 #[test]
+fn each_package_closes_the_firewall_when_it_is_removed_and_not_at_an_upgrade() {
+    for (name, _) in packages() {
+        let script = make(&format!("prerm-{name}"), Path::new("/nonexistent"));
+        let closes = |environment: &[(&str, &str)]| {
+            let script = script.replace("/etc/init.d/gt", "echo");
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &script]).env_clear();
+            run_ok(shell.envs(environment.iter().copied()))
+        };
+        assert_eq!(closes(&[]), "close\n", "{script}");
+        assert_eq!(closes(&[("PKG_UPGRADE", "1")]), "");
+        // The image builder removes nothing from the router that it runs for.
+        assert_eq!(closes(&[("IPKG_INSTROOT", "/image")]), "");
+    }
+}
+
+#[test]
 fn its_files_are_those_of_the_package_script() {
     let scratch = Scratch::new();
     let (root, other) = (scratch.dir("root"), scratch.dir("other"));

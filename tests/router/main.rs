@@ -10,6 +10,7 @@ mod common;
 mod apk;
 mod debian;
 mod feed;
+mod firewall;
 mod openwrt;
 mod qemu;
 mod release;

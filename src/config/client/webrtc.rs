@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::value::Scalar;
+use crate::config::PortRange;
 
 /// Settings of peer connections.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,14 @@ pub struct WebRtc {
     pub max_port: u16,
     /// Maximum number of peers, 1 to 1000.
     pub connections: usize,
+}
+
+impl WebRtc {
+    /// Returns the UDP ports that peers connect to; `None` for any port, or without P2P.
+    pub fn ports(&self) -> Option<PortRange> {
+        let (first, last) = (self.min_port, self.max_port.max(self.min_port));
+        (cfg!(feature = "p2p") && first != 0).then_some(PortRange { first, last })
+    }
 }
 
 /// Log levels of messages about peers.
