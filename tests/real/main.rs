@@ -21,6 +21,8 @@ mod http;
 mod lan;
 #[cfg(all(feature = "server", feature = "client"))]
 mod other_protocols;
+#[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
+mod prometheus;
 #[cfg(all(feature = "server", feature = "client"))]
 mod outbound;
 #[cfg(all(feature = "server", feature = "client"))]

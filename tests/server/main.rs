@@ -7,6 +7,8 @@ mod common;
 mod api;
 #[cfg(feature = "server")]
 mod auth;
+#[cfg(feature = "server")]
+mod dashboard;
 #[cfg(all(feature = "server", feature = "client"))]
 mod logging;
 #[cfg(all(feature = "server", feature = "client", feature = "sentry"))]
