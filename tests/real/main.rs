@@ -21,10 +21,10 @@ mod http;
 mod lan;
 #[cfg(all(feature = "server", feature = "client"))]
 mod other_protocols;
-#[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
-mod prometheus;
 #[cfg(all(feature = "server", feature = "client"))]
 mod outbound;
+#[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
+mod prometheus;
 #[cfg(all(feature = "server", feature = "client"))]
 mod proxies;
 #[cfg(all(feature = "server", feature = "client"))]

@@ -173,7 +173,8 @@ mod tests {
                 stream.flush().await.map(|()| stream)
             };
             let connecting = async {
-                let mut stream = connector.0.connect(name, near).await?;
+                let connector = async_tls::TlsConnector::from(connector.0.clone());
+                let mut stream = connector.connect(name, near).await?;
                 stream.read_exact(&mut [0]).await.map(|()| stream)
             };
             let (server, client) = future::try_zip(accepting, connecting).await.unwrap();
