@@ -1,7 +1,8 @@
 //! Services that are down, as their clients have told (docs/wire.md, "States of services").
 
 use super::domains::domain_of;
-use super::{PoolEntry, RegisteredClient, Registry, RegistryState};
+use super::registered_client::{PoolEntry, RegisteredClient};
+use super::{Registry, RegistryState};
 use crate::logging::LogThrottle;
 use crate::tunnel::Tunnel;
 use crate::wire::frame::ServiceIndex;

@@ -1,15 +1,17 @@
 //! Registrations that move between processes with their clients' tunnels, and clients that the
 //! parent process still serves.
 
-use super::domain_of;
+use super::domains::domain_of;
+use super::handed_over::{KeptHost, RECONNECT_PERIOD_AFTER_RESTART};
 use super::held_clients::LoginRight;
-use super::{
-    sort_ports, InheritedPort, KeptHost, Key, Login, PoolEntry, PortsOfOthers, RegisteredClient,
-    Registry, WantedHost, RECONNECT_PERIOD_AFTER_RESTART,
-};
+use super::registered_client::{PoolEntry, RegisteredClient};
+use super::requested_hosts::WantedHost;
+use super::requested_ports::sort_ports;
+use super::shared_ports::PortsOfOthers;
+use super::{Key, Login, Registry};
 use crate::config::Secret;
 use crate::net::clock;
-use crate::server::ports::{OpenedPort, PortListener};
+use crate::server::ports::{InheritedPort, OpenedPort, PortListener};
 use crate::tunnel::Tunnel;
 use crate::wire::frame::{RejectCode, StreamId};
 use crate::wire::hello::ServiceSpec;
