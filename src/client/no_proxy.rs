@@ -14,7 +14,11 @@ pub(crate) enum ProxyTarget {}
 
 impl ProxyTarget {
     /// See `proxy`.
-    pub(crate) fn new(kind: ProxyKind, _: &ServiceConfig, _: Option<&ServiceTarget>) -> Self {
+    pub(crate) fn of_service(
+        kind: ProxyKind,
+        _: &ServiceConfig,
+        _: Option<&ServiceTarget>,
+    ) -> ServiceTarget {
         match kind {}
     }
 }

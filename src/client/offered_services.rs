@@ -63,6 +63,7 @@ impl OfferedServices {
     }
 
     /// Returns the UDP port that the server has opened for a service with this index; `None` if it has not.
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code))]
     pub fn udp_port(&self, service: ServiceIndex) -> Option<u16> {
         let mut ports = self.udp_ports.iter();
         let (_, port) = ports.find(|(known, _)| *known == service)?;

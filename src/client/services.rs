@@ -73,6 +73,7 @@ pub enum ServiceTarget {
     Server(LocalAddress),
     Files(Arc<FolderRoot>),
     /// Where its visitors want to go.
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code))]
     Proxy(ProxyTarget),
 }
 
@@ -88,8 +89,7 @@ impl Services {
                 }
                 (Local::Proxy(kind), None) => {
                     let before = list.last().map(|before| &before.target);
-                    let target = ProxyTarget::new(*kind, service, before);
-                    (ServiceTarget::Proxy(target), None)
+                    (ProxyTarget::of_service(*kind, service, before), None)
                 }
                 (Local::Files(path), None) => {
                     let root = FolderRoot::open(path, service.follow_links_outside)?;
@@ -274,6 +274,7 @@ impl Services {
     }
 
     /// Returns the index of the UDP port of a proxy, which is behind that of its TCP port.
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code))]
     pub fn udp_of_proxy(&self, tcp: ServiceIndex) -> Option<ServiceIndex> {
         let udp = ServiceIndex(tcp.0.checked_add(1)?);
         let is_tcp =
@@ -502,6 +503,7 @@ pub struct Visitor {
     /// Whether its connection has a window of its own, so that it can be made to wait.
     pub has_window: bool,
     /// How its datagrams come, if it is that of a proxy with a UDP port.
+    #[cfg_attr(not(feature = "proxy"), allow(dead_code))]
     pub udp: Option<UdpWay>,
 }
 

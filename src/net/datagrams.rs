@@ -10,6 +10,8 @@ mod coalescing;
 mod conn;
 #[cfg(all(feature = "client", not(feature = "sim")))]
 mod connected;
+#[cfg(feature = "client")]
+mod losses;
 mod records;
 #[cfg(not(feature = "sim"))]
 mod run;
@@ -19,12 +21,12 @@ mod simulated;
 #[cfg(all(any(feature = "server", feature = "proxy"), not(feature = "sim")))]
 pub use bound::{DatagramPath, Datagrams};
 pub use conn::DatagramConn;
-#[cfg(feature = "client")]
-pub use conn::DatagramLosses;
 #[cfg(any(feature = "server", feature = "proxy"))]
 pub use conn::Flow;
 #[cfg(all(feature = "client", not(feature = "sim")))]
 pub use connected::dial_udp;
+#[cfg(feature = "client")]
+pub use losses::DatagramLosses;
 #[cfg(any(feature = "server", feature = "proxy"))]
 pub use records::DatagramQueue;
 #[cfg(any(test, fuzzing))]

@@ -19,20 +19,20 @@ pub(crate) struct ProxyTarget {
 }
 
 impl ProxyTarget {
-    /// Creates the target of a service. `before` is that of the service before it: for a UDP port, that of
+    /// Returns the target of a service. `before` is that of the service before it: for a UDP port, that of
     /// its proxy.
-    pub(crate) fn new(
+    pub(crate) fn of_service(
         kind: ProxyKind,
         service: &ServiceConfig,
         before: Option<&ServiceTarget>,
-    ) -> Self {
-        match before {
+    ) -> ServiceTarget {
+        ServiceTarget::Proxy(match before {
             Some(ServiceTarget::Proxy(proxy)) if service.is_udp() => proxy.clone(),
             _ => Self {
                 kind,
                 associations: Arc::default(),
             },
-        }
+        })
     }
 }
 

@@ -7,46 +7,7 @@ use crate::sync::Mutex;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-
-/// Datagrams of several flows that were lost at this end, beside those that the kernel drops itself.
-#[derive(Debug, Default)]
-pub struct DatagramLosses {
-    /// Those that came when the reader had no room for more.
-    queue: AtomicUsize,
-    /// Those that the system did not send.
-    socket: AtomicUsize,
-}
-
-impl DatagramLosses {
-    /// Counts a datagram that there was no room for.
-    pub fn count_queue(&self) {
-        self.queue.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Counts datagrams that were not sent.
-    pub fn count_socket(&self, count: usize) {
-        if count > 0 {
-            self.socket.fetch_add(count, Ordering::Relaxed);
-        }
-    }
-
-    /// Whether there are any that were not taken.
-    pub fn is_empty(&self) -> bool {
-        [&self.queue, &self.socket]
-            .iter()
-            .all(|count| count.load(Ordering::Relaxed) == 0)
-    }
-
-    /// Returns the numbers of both kinds, which begin anew.
-    pub fn take(&self) -> (usize, usize) {
-        (
-            self.queue.swap(0, Ordering::Relaxed),
-            self.socket.swap(0, Ordering::Relaxed),
-        )
-    }
-}
 
 /// The datagrams between two addresses.
 pub trait Flow: fmt::Debug + Send + Sync {

@@ -2,7 +2,8 @@
 
 use super::batch::{self, Told, MAX_BATCH};
 use super::coalescing::Coalescing;
-use super::conn::{DatagramConn, DatagramLosses, Flow};
+use super::conn::{DatagramConn, Flow};
+use super::losses::DatagramLosses;
 use super::records::{DatagramQueue, LENGTH};
 use super::run::Run;
 use crate::net::{addresses, timeout, Interest, PollSource, Readiness, ShardId};

@@ -93,7 +93,7 @@ impl RegistryState {
     }
 
     /// Ends a registration that none of the client's open tunnels has, see
-    /// [`RegisteredClient::is_left_behind`].
+    /// `RegisteredClient::is_left_behind`.
     pub(super) fn leave_behind(&mut self, id: &str) {
         if let Some(client) = self.clients.get(id) {
             for tunnel in client.open_tunnels() {
