@@ -49,6 +49,9 @@ pub enum Command {
     /// Ask for a password, and print its hash, with this name before it (`gt hash`).
     #[cfg(feature = "password")]
     Hash(Option<UserName>),
+    /// Make a key for a client and write it into this file (`gt keygen`).
+    #[cfg(feature = "client")]
+    Keygen(PathBuf),
     /// Print the configuration of another program as gt's (`gt import`).
     Import(ImportRequest),
 }
@@ -128,6 +131,8 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
         Some(Subcommand::Bans(request)) => return Ok(Command::Bans(request)),
         #[cfg(feature = "password")]
         Some(Subcommand::Hash(user)) => return Ok(Command::Hash(user)),
+        #[cfg(feature = "client")]
+        Some(Subcommand::Keygen(file)) => return Ok(Command::Keygen(file)),
         Some(Subcommand::Import(request)) => return Ok(Command::Import(request)),
         None => {}
     }
@@ -412,6 +417,7 @@ fn usage(role: Option<RoleName>) -> String {
              gt -s SIGNAL           send reload, wake, restart, stop or kill to running processes of gt\n  \
              gt bans                list the addresses that running clients have banned (visitorRate)\n  \
              gt bans lift ADDRESS   lift the bans of an address, or of all\n  \
+             gt keygen [FILE]       make a key for a client (key), and print the server's publicKey\n  \
              {HASH}\
              {IMPORT}\
              gt help [ROLE]         print this help, or the flags of the server or the client\n  \

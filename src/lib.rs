@@ -42,6 +42,7 @@ pub mod fuzz;
 pub mod handover;
 #[cfg_attr(not(feature = "import"), path = "no_import.rs")]
 pub mod import;
+pub mod keys;
 pub mod logging;
 pub mod net;
 #[cfg(feature = "password")]

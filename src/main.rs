@@ -15,11 +15,15 @@ use gt::daemon::{self, ProcessOrigin};
 use gt::handover::{Inherited, ParentLink, Program};
 #[cfg(feature = "import")]
 use gt::import::ImportRequest;
+#[cfg(feature = "client")]
+use gt::keys::PrivateKey;
 #[cfg(feature = "password")]
 use gt::passwords::{self, PasswordHash, UserName};
 use gt::version::VERSION;
 use gt::{control, logging};
 use std::io::{self, Write};
+#[cfg(feature = "client")]
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Exit code of a failure at run time.
@@ -62,6 +66,8 @@ fn main() -> ExitCode {
         Ok(Command::Bans(request)) => return print(control::bans::ask(request)),
         #[cfg(feature = "password")]
         Ok(Command::Hash(user)) => return hash(user.as_ref()),
+        #[cfg(feature = "client")]
+        Ok(Command::Keygen(file)) => return keygen(&file),
         #[cfg(feature = "import")]
         Ok(Command::Import(request)) => return import(&request),
         #[cfg(not(feature = "import"))]
@@ -179,6 +185,22 @@ fn check(roles: &[RoleConfig]) -> ExitCode {
         );
     }
     code
+}
+
+/// Makes a key for a client, and prints its public half as a line for the server's `publicKey`.
+#[cfg(feature = "client")]
+fn keygen(file: &Path) -> ExitCode {
+    let made = PrivateKey::generate().and_then(|key| key.write(file).map(|()| key));
+    match made {
+        Ok(key) => {
+            // Tells people whose key it is. Without a name it has no comment.
+            let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+            let line = format!("{} {}", key.public_key(), host.trim());
+            let _ = writeln!(io::stdout(), "{}", line.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(e) => complain(FAILED, &format!("no key was made: {e}"), None),
+    }
 }
 
 /// Prints the fingerprints of the servers' keys, a line for each.

@@ -2,6 +2,8 @@
 //! handles roles and `check`, which flags follow.
 
 use std::path::Path;
+#[cfg(feature = "client")]
+use std::path::PathBuf;
 
 use crate::config::{ConfigError, RoleName};
 #[cfg(feature = "client")]
@@ -25,6 +27,9 @@ pub enum Subcommand {
     /// Ask for a password, and print its hash, with the name of a user before it.
     #[cfg(feature = "password")]
     Hash(Option<UserName>),
+    /// Make a key for a client, and write it into this file.
+    #[cfg(feature = "client")]
+    Keygen(PathBuf),
     /// Print the configuration of another program as gt's.
     Import(ImportRequest),
 }
@@ -58,6 +63,10 @@ pub fn word(
         #[cfg(feature = "password")]
         "hash" => user(rest)
             .map(|user| Some(Subcommand::Hash(user)))
+            .map_err(ConfigError::new),
+        #[cfg(feature = "client")]
+        "keygen" => key_file(rest)
+            .map(|file| Some(Subcommand::Keygen(file)))
             .map_err(ConfigError::new),
         "import" if is_help(rest) => Ok(Some(Subcommand::HelpAbout(ImportRequest::HELP))),
         "import" => ImportRequest::from_words(rest, role)
@@ -93,6 +102,16 @@ fn user(words: &[String]) -> Result<Option<UserName>, String> {
     }
 }
 
+/// Reads the words of the command line behind `keygen`.
+#[cfg(feature = "client")]
+fn key_file(words: &[String]) -> Result<PathBuf, String> {
+    match words {
+        [] => Ok(PathBuf::from("gt.key")),
+        [file] if !file.is_empty() && !file.starts_with('-') => Ok(PathBuf::from(file)),
+        _ => Err("Write gt keygen, which writes gt.key, or gt keygen FILE.".to_owned()),
+    }
+}
+
 /// Returns the end of the error message about an unknown subcommand: a suggestion.
 fn hint(word: &str) -> String {
     let extension = Path::new(word).extension().and_then(|it| it.to_str());
@@ -107,6 +126,7 @@ fn hint(word: &str) -> String {
         "fingerprint",
         "bans",
         "hash",
+        "keygen",
         "import",
         "help",
         "version",

@@ -8,13 +8,14 @@ use super::other_protocol::OtherProtocol;
 use super::reach::{reach, silence, Reached};
 use super::services::{ServerAbility, Services};
 use crate::config::Remote;
+use crate::keys::PrivateKey;
 use crate::net::http::ApiError;
 use crate::net::{timeout, tls, Conn, LinkUse, Timer};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel};
 use crate::wire::codec::{self, Answer};
 use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal};
-use crate::wire::hello::ServiceKinds;
-use crate::wire::Version;
+use crate::wire::hello::{Proof, ServiceKinds, SignedKey};
+use crate::wire::{Version, MAGIC};
 use futures_lite::future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +45,10 @@ pub enum ConnectFailure {
     NoWebSocket(String),
     /// The server does not support this version of the wire protocol.
     WrongVersion,
+    /// The server takes no logins with keys.
+    TakesNoKeys,
+    /// The connection has nothing that a login with a key could be bound to.
+    Unbound,
     /// The server cannot publish all kinds of services that the hello has, but these.
     LacksKinds(ServiceKinds),
     /// The other end is not a gt server.
@@ -80,6 +85,13 @@ impl fmt::Display for ConnectFailure {
             ),
             Self::WrongVersion => f.write_str(
                 "the server does not speak GT/2, and wire is 2; set it to auto, or to 1",
+            ),
+            Self::TakesNoKeys => f.write_str(
+                "the server takes no logins with keys: its gt is too old, or none of its users has a \
+                 publicKey; set secret instead of key, or change the server",
+            ),
+            Self::Unbound => f.write_str(
+                "a login with a key needs TLS 1.3, which the server or a proxy before it does not speak",
             ),
             Self::LacksKinds(_) => {
                 f.write_str("the server's version of gt cannot publish all of the services")
@@ -194,19 +206,39 @@ async fn introduce(
         },
         shortest,
     );
-    let mut hello = services.hello(&context.id, &context.secret);
+    let mut hello = services.hello(&context.id, context.credential.proof());
     hello.origins = context.origins;
     hello.instance = context.instance;
-    let hello = hello.encode(version);
+    let key = context.credential.key();
     let already = match version {
-        Version::One => future::or(hello_gt1(&conn, &hello), silence(patience)).await?,
+        Version::One if key.is_some() => return Err(ConnectFailure::TakesNoKeys),
+        Version::One => {
+            let hello = hello.encode(version);
+            future::or(hello_gt1(&conn, &hello), silence(patience)).await?
+        }
         Version::Two => {
-            let asking = timeout(HELLO_TIMEOUT.min(patience), hello_gt2(&conn, &hello));
-            let (answer, already) = asking.await.unwrap_or(Err(ConnectFailure::WrongVersion))?;
+            let bytes = match key {
+                // The server answers to these with what the rest depends on.
+                Some(_) => vec![MAGIC, version.byte()],
+                None => hello.encode(version),
+            };
+            let asking = timeout(HELLO_TIMEOUT.min(patience), hello_gt2(&conn, &bytes));
+            let answered = asking.await.unwrap_or(Err(ConnectFailure::WrongVersion));
+            let (answer, already) = answered.map_err(|failure| match failure {
+                ConnectFailure::WrongVersion if key.is_some() => ConnectFailure::TakesNoKeys,
+                failure => failure,
+            })?;
             ability.kinds = answer.kinds;
             ability.health = answer.health;
             if !services.fit(ability) {
                 return Err(ConnectFailure::LacksKinds(answer.kinds));
+            }
+            if let Some(key) = key {
+                hello.proof = prove(key, &context.id, &answer, &conn)?;
+                let hello = hello.encode(version);
+                let rest = hello.get(bytes.len()..).unwrap_or_default();
+                let sending = conn.write_all(rest).await;
+                sending.map_err(ConnectFailure::Ended)?;
             }
             policy.origins = context.origins && answer.origins;
             already
@@ -229,7 +261,22 @@ async fn introduce(
     })
 }
 
-/// Sends a GT/2 hello and reads the answer; returns it and the bytes behind it. Reports another protocol
+/// Signs the challenge of a server's answer, for this connection alone.
+fn prove(
+    key: &PrivateKey,
+    id: &str,
+    answer: &Answer,
+    conn: &Conn,
+) -> Result<Proof, ConnectFailure> {
+    let challenge = answer.challenge.ok_or(ConnectFailure::TakesNoKeys)?;
+    let binding = conn.binding().ok_or(ConnectFailure::Unbound)?;
+    Ok(Proof::Key(Box::new(SignedKey {
+        key: key.public_key(),
+        signature: Some(challenge.sign(key, &binding, id)),
+    })))
+}
+
+/// Sends a GT/2 hello, or its beginning, and reads the answer; returns it and the bytes behind it. Reports another protocol
 /// only where no GT/1 server answers like that: those close the connection, or take the hello for a
 /// bad HTTP request or bad TLS.
 async fn hello_gt2(conn: &Conn, hello: &[u8]) -> Result<(Answer, Vec<u8>), ConnectFailure> {
@@ -293,6 +340,13 @@ pub fn refused(
     refusal: RejectCode,
 ) -> ConnectFailure {
     let mut whom = context.id.clone();
+    if let (RejectCode::BadCredentials, Some(key)) = (refusal, context.credential.key()) {
+        whom = format!(
+            "{whom} with the key \"{}\" (is it a publicKey of this user, and is there no proxy between \
+             that ends TLS?)",
+            key.public_key()
+        );
+    }
     if let RejectCode::PortNotOpened(service) = refusal {
         whom = format!("{whom}, {}", services.describe(service));
     }

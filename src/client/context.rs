@@ -3,11 +3,12 @@
 
 use super::services::Services;
 use super::visitor_rules::VisitorRules;
-use crate::config::{Secret, Uplink, Wire};
+use crate::config::{Remote, Secret, ServerKeys, Uplink, Wire};
+use crate::keys::PrivateKey;
 use crate::net::tls::{Connector, ServerTrust};
 use crate::net::{Dialer, Shutdown, WaitGroup};
 use crate::sync::{Mutex, MutexGuard};
-use crate::wire::hello::INSTANCE;
+use crate::wire::hello::{Proof, SignedKey, INSTANCE};
 use event_listener::Event;
 use std::io;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use std::time::Duration;
 /// The shared state of one client.
 pub(crate) struct ClientContext {
     pub(super) id: String,
-    pub(super) secret: Secret,
+    pub(super) credential: Credential,
     pub(super) tls: LazyTls,
     /// How servers are reached.
     pub(super) dialer: Arc<Dialer>,
@@ -54,6 +55,37 @@ impl ClientContext {
     }
 }
 
+/// What a client proves its id with.
+#[derive(Clone)]
+pub(super) enum Credential {
+    /// A secret, which servers see.
+    Secret(Secret),
+    /// A key, which they do not.
+    Key(Arc<PrivateKey>),
+}
+
+impl Credential {
+    /// Returns the proof for a tunnel that the server has admitted, which needs no signature; of a secret
+    /// also the proof for a hello.
+    pub(super) fn proof(&self) -> Proof {
+        match self {
+            Self::Secret(secret) => Proof::Secret(secret.as_bytes().into()),
+            Self::Key(key) => Proof::Key(Box::new(SignedKey {
+                key: key.public_key(),
+                signature: None,
+            })),
+        }
+    }
+
+    /// Returns the key, if it is one.
+    pub(super) fn key(&self) -> Option<&PrivateKey> {
+        match self {
+            Self::Secret(_) => None,
+            Self::Key(key) => Some(key),
+        }
+    }
+}
+
 /// The TLS connector to servers, created on first use: a remoteAPI may or may not name `tls://`
 /// servers.
 pub(super) struct LazyTls {
@@ -64,6 +96,16 @@ pub(super) struct LazyTls {
 impl LazyTls {
     pub(super) fn lock(&self) -> MutexGuard<'_, Option<Connector>> {
         self.connector.lock()
+    }
+
+    /// Fails if a server should prove its key (`remoteKey`) but cannot at this address, such as
+    /// `tcp://` from a remoteAPI.
+    pub(super) fn check(&self, remote: &Remote) -> io::Result<()> {
+        if self.link.server_keys == ServerKeys::Any || remote.transport.is_secure() {
+            return Ok(());
+        }
+        let text = format!("remoteKey cannot be checked over {remote}");
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 
     /// Returns the connector. The error names the unusable file, or says that the system has no
@@ -80,11 +122,16 @@ impl LazyTls {
 /// Creates the connector to servers. The error names the unusable file, or says that the system has
 /// no certificate authorities.
 pub(super) fn connector(link: &Uplink) -> io::Result<Connector> {
+    match &link.server_keys {
+        ServerKeys::Only(keys) => return Connector::new(ServerTrust::Keys(keys)),
+        ServerKeys::First(directory) => return Connector::new(ServerTrust::FirstKey(directory)),
+        ServerKeys::Any => {}
+    }
     match &link.remote_cert {
         _ if link.remote_cert_insecure => {
             log::warn!(
                 "remoteCertInsecure is set: anyone between here and the server can read and \
-                 change everything; better set remoteCert to its certificate"
+                 change everything; better set remoteKey to what gt fingerprint prints there"
             );
             Connector::new(ServerTrust::Nobody)
         }

@@ -46,12 +46,13 @@ mod websocket;
 use crate::config::label::label;
 use crate::config::{self, Secret, Uplink};
 use crate::handover::{Inherited, Item, Outgoing};
+use crate::keys::PrivateKey;
 use crate::logging::AccessLog;
 use crate::net::tls::{self, Connector};
 use crate::net::{self, timeout, Dialer, Shutdown, Timer, WaitGroup};
 use crate::sync::Mutex;
 use crate::wire::hello::INSTANCE;
-use context::{connector, ClientContext, LazyTls};
+use context::{connector, ClientContext, Credential, LazyTls};
 use event_listener::Event;
 use futures_lite::future;
 use health::HealthWatch;
@@ -95,7 +96,7 @@ pub struct Client {
 pub struct ClientPlan {
     services: Services,
     link: Uplink,
-    secret: Secret,
+    credential: Credential,
     /// The servers; `None` if only the services change.
     sources: Option<Vec<ServerSource>>,
     /// How servers are reached.
@@ -136,7 +137,14 @@ impl ClientPlan {
         inherited: &Inherited,
     ) -> io::Result<Self> {
         let link = &config.link;
-        let same = |client: &&Client| client.uplink == *link;
+        let key = link.key.as_ref();
+        let key = key.map(|path| PrivateKey::read(path)).transpose()?;
+        // The file may have another key than before.
+        let public = key.as_ref().map(PrivateKey::public_key);
+        let same = |client: &&Client| {
+            let running = client.context.credential.key();
+            client.uplink == *link && running.map(PrivateKey::public_key) == public
+        };
         let dialer = Dialer::new(&link.sources, link.proxy.clone());
         let sources = match running.filter(same) {
             Some(_) => None,
@@ -145,13 +153,15 @@ impl ClientPlan {
         // A generated secret is kept, since servers may require it for the id from now on.
         let made_up =
             |client: &&Client| client.uplink.id == link.id && client.uplink.secret.is_none();
-        let secret = match &link.secret {
-            Some(secret) => secret.clone(),
-            None => match running.filter(made_up) {
-                Some(client) => client.context.secret.clone(),
-                None => inherited
-                    .secret(file, &link.id)
-                    .map_or_else(generate_secret, Ok)?,
+        let credential = match (key, &link.secret) {
+            (Some(key), _) => Credential::Key(Arc::new(key)),
+            (None, Some(secret)) => Credential::Secret(secret.clone()),
+            (None, None) => match running.filter(made_up).map(|it| &it.context.credential) {
+                Some(Credential::Secret(secret)) => Credential::Secret(secret.clone()),
+                _ => {
+                    let inherited = inherited.secret(file, &link.id);
+                    Credential::Secret(inherited.map_or_else(generate_secret, Ok)?)
+                }
             },
         };
         // Kept, so that a client is one to its servers before and after a reload or a restart.
@@ -179,7 +189,7 @@ impl ClientPlan {
         Ok(Self {
             services: Services::new(&config.services)?,
             link: link.clone(),
-            secret,
+            credential,
             sources,
             dialer,
             connector,
@@ -221,7 +231,7 @@ impl Client {
         let ClientPlan { link, .. } = plan;
         let context = Arc::new(ClientContext {
             id: link.id.clone(),
-            secret: plan.secret,
+            credential: plan.credential,
             tls: LazyTls {
                 link: link.clone(),
                 connector: Mutex::new(plan.connector),
@@ -335,10 +345,13 @@ impl Client {
 
     /// Returns the sockets and state to hand over to the child process.
     pub fn export(&self) -> Vec<Outgoing> {
-        let secret = self.uplink.secret.is_none().then(|| Item::Secret {
-            id: self.context.id.clone(),
-            secret: self.context.secret.clone(),
-        });
+        let secret = match &self.context.credential {
+            Credential::Secret(secret) if self.uplink.secret.is_none() => Some(Item::Secret {
+                id: self.context.id.clone(),
+                secret: secret.clone(),
+            }),
+            _ => None,
+        };
         let instance = self.context.instance.map(|instance| Item::Instance {
             id: self.context.id.clone(),
             instance,

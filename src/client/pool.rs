@@ -444,7 +444,7 @@ impl Pool {
             ..self
                 .context
                 .services()
-                .hello(&self.context.id, &self.context.secret)
+                .hello(&self.context.id, self.context.credential.proof())
         };
         for member in &self.lock().members {
             let tunnel = &member.tunnel;

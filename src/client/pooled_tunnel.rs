@@ -103,7 +103,7 @@ impl PooledTunnel {
         }
         let mut offered = self.offered();
         if offered.change(services.clone()) {
-            let hello = services.hello(&context.id, &context.secret);
+            let hello = services.hello(&context.id, context.credential.proof());
             self.tunnel
                 .send_bytes(&hello.encode_change(self.tunnel.version()));
         }

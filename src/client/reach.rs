@@ -47,6 +47,7 @@ pub async fn reach_as_visitor(
     remote: &Remote,
     patience: Duration,
 ) -> Result<Reached, ConnectFailure> {
+    context.tls.check(remote).map_err(ConnectFailure::Tls)?;
     let dialling = context.dialer.dial(&remote.host, remote.port, patience);
     let (socket, link) = dialling.await.map_err(ConnectFailure::Unreachable)?;
     if context.bbr {

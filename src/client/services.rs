@@ -10,13 +10,13 @@ use super::request_edits::{ForwardedVisitor, RequestEdits};
 use super::rewriting_conn::RewritingConn;
 use super::speed_limits::{LimitedConn, SharedLimit, SpeedLimits};
 use crate::config::label::ascii;
-use crate::config::{Exposure, Local, Remote, Scheme, Secret, ServiceConfig, Transport};
+use crate::config::{Exposure, Local, Remote, Scheme, ServiceConfig, Transport};
 use crate::logging::{AccessLog, FirstRequest, LogThrottle, Visit, Way};
 use crate::net::{self, clock, Conn, DatagramLosses};
 use crate::sync::Mutex;
 use crate::tunnel::FIRST_WINDOW;
 use crate::wire::frame::{ResetCode, ServiceIndex};
-use crate::wire::hello::{Hello, ServiceKinds, ServiceSpec};
+use crate::wire::hello::{Hello, Proof, ServiceKinds, ServiceSpec};
 use crate::wire::origin::VisitorOrigin;
 use crate::wire::Version;
 use log::Level;
@@ -198,13 +198,13 @@ impl Services {
         specs.collect()
     }
 
-    /// Returns the hello with the client's identity and these services.
-    pub fn hello(&self, id: &str, secret: &Secret) -> Hello {
+    /// Returns the hello of the client with this id and these services.
+    pub fn hello(&self, id: &str, proof: Proof) -> Hello {
         Hello {
             origins: false,
             instance: None,
             id: id.into(),
-            secret: secret.as_bytes().into(),
+            proof,
             services: self.specs(),
             window: FIRST_WINDOW,
         }

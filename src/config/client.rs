@@ -10,6 +10,7 @@ mod password;
 pub(crate) mod proxy;
 mod remote;
 mod remote_bind;
+mod remote_key;
 mod remote_proxy;
 mod servers;
 mod service;
@@ -37,6 +38,7 @@ pub(super) use options::{ClientOptions, ServiceOptions};
 pub use password::UserPassword;
 pub use proxy::{ProxyKind, Target};
 pub use remote::{Remote, Transport};
+pub use remote_key::ServerKeys;
 pub use servers::servers;
 use servers::{mixed, through_proxy};
 use service::{check_domains, check_ports, check_prefixes};
@@ -91,8 +93,10 @@ pub struct ClientConfig {
 pub struct Uplink {
     /// Id, 1 to 200 bytes.
     pub id: String,
-    /// Secret, 1 to 200 bytes; `None` to generate one.
+    /// Secret, 1 to 200 bytes; `None` to generate one, unless there is a key.
     pub secret: Option<Secret>,
+    /// PEM file with the key that proves the id.
+    pub key: Option<PathBuf>,
     /// Ways to servers; those of one host are ways to one server, and all servers are used at once. May be
     /// empty if `remote_api` is set.
     pub remotes: Vec<Remote>,
@@ -102,6 +106,8 @@ pub struct Uplink {
     pub sources: Vec<Source>,
     /// URL of the API that returns the server's address.
     pub remote_api: Option<Url>,
+    /// The keys of servers to trust.
+    pub server_keys: ServerKeys,
     /// PEM file with the only certificates to trust in a server.
     pub remote_cert: Option<PathBuf>,
     /// Whether to accept any certificate.
@@ -266,10 +272,12 @@ pub fn load(
         link: Uplink {
             id,
             secret,
+            key: options.key,
             remotes,
             proxy: options.remote_proxy,
             sources: options.remote_bind,
             remote_api: options.remote_api,
+            server_keys: ServerKeys::new(&options.remote_key, common.state_dir).map_err(fail)?,
             remote_cert: options.remote_cert,
             remote_cert_insecure: options.remote_cert_insecure,
             connections: small(connections),
@@ -320,6 +328,7 @@ fn check(client: &ClientConfig) -> Result<(), String> {
             client.link.sources.len()
         ));
     }
+    check_trust(&client.link)?;
     if client.link.remote_timeout.is_zero() {
         return Err("remoteTimeout cannot be 0: a dead tunnel would never be noticed.".to_owned());
     }
@@ -332,6 +341,32 @@ fn check(client: &ClientConfig) -> Result<(), String> {
         ));
     }
     Ok(())
+}
+
+/// Checks that remoteKey and key do not contradict other options.
+fn check_trust(link: &Uplink) -> Result<(), String> {
+    if link.key.is_some() && link.secret.is_some() {
+        return Err("key and secret both prove the id: remove one of them.".to_owned());
+    }
+    if link.key.is_some() && link.wire == Wire::One {
+        return Err("key needs GT/2, and wire is 1: set it to auto, or secret.".to_owned());
+    }
+    if link.server_keys == ServerKeys::Any {
+        return Ok(());
+    }
+    if link.remote_cert.is_some() || link.remote_cert_insecure {
+        return Err(
+            "remoteKey decides alone which servers to trust: remove remoteCert and \
+             remoteCertInsecure."
+                .to_owned(),
+        );
+    }
+    match link.remotes.iter().find(|it| !it.transport.is_secure()) {
+        Some(remote) => Err(format!(
+            "remoteKey cannot be checked over {remote}: use tls://, or remove remoteKey."
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Reads the options of all services, in the order of their index, each with a name for errors. A

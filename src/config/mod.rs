@@ -38,8 +38,8 @@ pub use address::ListenAddr;
 #[cfg(feature = "client")]
 pub use client::{
     servers, ClientConfig, Exposure, HealthCheck, HealthProbe, Local, ProxyKind, Remote, Scheme,
-    ServiceConfig, Target, TcpForward, Transport, Uplink, UserPassword, VisitorRate, WebRtc,
-    WebRtcLevel,
+    ServerKeys, ServiceConfig, Target, TcpForward, Transport, Uplink, UserPassword, VisitorRate,
+    WebRtc, WebRtcLevel,
 };
 pub use domain::Domain;
 pub use layers::Given;

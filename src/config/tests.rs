@@ -207,9 +207,18 @@ options:
         assert_eq!(server.tls_addr.as_ref().unwrap().to_string(), ":1234");
         assert_eq!(server.tls_min, TlsVersion::Tls13);
         assert_eq!(server.timeout, Duration::from_millis(1234 * 60_000 + 1234));
-        assert_eq!(user(&server, "id1").secret.as_bytes(), b"secret1-overwrite");
-        assert_eq!(user(&server, "id2").secret.as_bytes(), b"secret2");
-        assert_eq!(user(&server, "id3").secret.as_bytes(), b"secret3");
+        assert_eq!(
+            user(&server, "id1").secret.as_ref().unwrap().as_bytes(),
+            b"secret1-overwrite"
+        );
+        assert_eq!(
+            user(&server, "id2").secret.as_ref().unwrap().as_bytes(),
+            b"secret2"
+        );
+        assert_eq!(
+            user(&server, "id3").secret.as_ref().unwrap().as_bytes(),
+            b"secret3"
+        );
         assert_eq!(server.any_client, AnyClient::Refused);
     }
 
@@ -309,14 +318,23 @@ options:
     fn scalars_keep_the_text_that_was_written() {
         let server =
             server("users: {012: {secret: 012345}, 1e3: {secret: 0x10}, yes: {secret: 1.10}}");
-        assert_eq!(user(&server, "012").secret.as_bytes(), b"012345");
-        assert_eq!(user(&server, "1e3").secret.as_bytes(), b"0x10");
-        assert_eq!(user(&server, "yes").secret.as_bytes(), b"1.10");
+        assert_eq!(
+            user(&server, "012").secret.as_ref().unwrap().as_bytes(),
+            b"012345"
+        );
+        assert_eq!(
+            user(&server, "1e3").secret.as_ref().unwrap().as_bytes(),
+            b"0x10"
+        );
+        assert_eq!(
+            user(&server, "yes").secret.as_ref().unwrap().as_bytes(),
+            b"1.10"
+        );
         let listed = super::server::server("options: {id: 007, secret: 0x10}");
         assert_eq!(
             (
                 listed.users[0].id.as_str(),
-                listed.users[0].secret.as_bytes()
+                listed.users[0].secret.as_ref().unwrap().as_bytes()
             ),
             ("007", &b"0x10"[..])
         );
@@ -433,7 +451,7 @@ options:
         for (text, wanted) in [
             ("options: {addr: ''}", "There is nothing to listen on: set addr, tlsAddr, sniAddr or quicAddr."),
             ("options: {tlsAddr: 443, certFile: /c}", "tlsAddr needs certFile and keyFile: the certificate and its key, in PEM; or neither of them and stateDir, where gt keeps a certificate of its own, which clients trust by remoteKey and browsers warn of."),
-            ("users: {a: {}}", "The user \"a\" has no secret."),
+            ("users: {a: {}}", "The user \"a\" has no secret and no publicKey."),
             ("users: {'': {secret: s}}", "The id \"\" is empty: it needs 1 to 200 bytes."),
             ("options: {id: [a, b], secret: s}", "There are 2 id and 1 secret: the i-th secret belongs to the i-th id, so give as many of both."),
             ("options: {tcpNumber: 1}", "tcpNumber needs a tcpRange to go with it, like -tcpNumber 1 -tcpRange 1024-65535."),
@@ -526,11 +544,11 @@ options:
             ),
         );
         let a = user(&server, "a");
-        assert_eq!(a.secret.as_bytes(), b"of-flags");
+        assert_eq!(a.secret.as_ref().unwrap().as_bytes(), b"of-flags");
         assert_eq!((a.limits.speed, a.limits.connections), (2, 1));
         assert_eq!((a.limits.hosts.number, a.limits.hosts.with_id), (2, true));
         let b = user(&server, "b");
-        assert_eq!(b.secret.as_bytes(), b"of-config");
+        assert_eq!(b.secret.as_ref().unwrap().as_bytes(), b"of-config");
         assert_eq!((b.limits.speed, b.limits.connections), (7, 3));
     }
 
@@ -545,7 +563,7 @@ options:
                 users.path()
             ),
         );
-        let secret = |id| user(&server, id).secret.as_bytes();
+        let secret = |id| user(&server, id).secret.as_ref().unwrap().as_bytes();
         assert_eq!(secret("a"), b"of-flags");
         assert_eq!(secret("b"), b"of-file");
         assert_eq!(

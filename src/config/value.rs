@@ -8,6 +8,8 @@ use std::str::FromStr;
 
 use serde::de::{self, Deserialize, Deserializer};
 
+use crate::keys::AuthorizedKey;
+
 /// A value that is written as one text.
 pub trait Scalar: Sized {
     /// Parses `text`, which is never empty. The error is a sentence that quotes the text and shows
@@ -67,6 +69,12 @@ impl Scalar for String {
 impl Scalar for PathBuf {
     fn read(text: &str) -> Result<Self, String> {
         Ok(PathBuf::from(text))
+    }
+}
+
+impl Scalar for AuthorizedKey {
+    fn read(text: &str) -> Result<Self, String> {
+        text.parse()
     }
 }
 

@@ -17,8 +17,8 @@ mod supervisor;
 
 use crate::config::{self, RoleConfig, SentryConfig};
 use crate::handover::{ChildProcess, Inherited, ParentLink, Program, Progress, TakeoverError};
+use crate::keys::Fingerprint;
 use crate::logging;
-use crate::net::tls::Fingerprint;
 use crate::net::{blocking, set_threads};
 #[cfg(feature = "sim")]
 use crate::sim::supervisor;

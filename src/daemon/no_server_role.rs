@@ -4,7 +4,7 @@ use super::no_role::NoRole;
 use super::role::RoleSet;
 use crate::config::RoleConfig;
 use crate::handover::{ChildProcess, ParentLink, Progress};
-use crate::net::tls::Fingerprint;
+use crate::keys::Fingerprint;
 use std::future::{ready, Ready};
 use std::io;
 use std::time::Duration;

@@ -5,7 +5,7 @@ use super::role::{with_file, Plans, ProcessRole, RoleSet};
 use super::server_role::{self, ServerRole};
 use crate::config::RoleConfig;
 use crate::handover::{ChildProcess, Inherited, Outgoing, ParentLink, Progress};
-use crate::net::tls::Fingerprint;
+use crate::keys::Fingerprint;
 use crate::net::{timeout, WaitGroup};
 use futures_lite::future;
 use std::future::Future;

@@ -4,7 +4,7 @@ use super::exchange;
 use super::role::{ProcessRole, RoleSet};
 use crate::config::RoleConfig;
 use crate::handover::{ChildProcess, Inherited, Outgoing, ParentLink, Progress};
-use crate::net::tls::Fingerprint;
+use crate::keys::Fingerprint;
 use crate::server::{self, Server, ServerPlan};
 use std::future::Future;
 use std::io;

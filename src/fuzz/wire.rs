@@ -3,7 +3,7 @@
 use super::{cuts, Pace};
 use crate::wire::codec::{parse_answer, HelloReader, MAX_HEAD};
 use crate::wire::frame::{Header, Signal, MAX_ENCODED};
-use crate::wire::hello::{Hello, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
+use crate::wire::hello::{Hello, Proof, SignedKey, MAX_LENGTH, MAX_NAME, MAX_OPTIONS};
 use crate::wire::origin::{VisitorOrigin, LENGTH, MAX_ORIGIN};
 use crate::wire::{Malformed, Version};
 
@@ -93,7 +93,7 @@ fn frame(version: Version, bytes: &[u8]) -> Option<(Header, usize)> {
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     /// Where the credentials end, and their values.
-    credentials: Option<(usize, String, Vec<u8>)>,
+    credentials: Option<(usize, String, Proof)>,
     /// The hello and its length; `None` while bytes are missing.
     hello: Result<Option<(Hello, usize)>, Malformed>,
 }
@@ -137,7 +137,7 @@ fn read(mut reader: HelloReader, data: &[u8], mut pace: Pace) -> Outcome {
         stops = if count == 0 { stops + 1 } else { 0 };
         used += count;
         if let (None, Some(who)) = (&outcome.credentials, reader.credentials()) {
-            outcome.credentials = Some((used, who.id.to_owned(), who.secret.to_vec()));
+            outcome.credentials = Some((used, who.id.to_owned(), who.proof.clone()));
         }
         reader = match reader.finish() {
             Ok(hello) => {
@@ -154,13 +154,24 @@ fn read(mut reader: HelloReader, data: &[u8], mut pace: Pace) -> Outcome {
 /// Checks the bounds of a hello, and that it is parsed as it is written.
 fn check(version: Version, hello: &Hello) {
     assert!((1..=MAX_NAME).contains(&hello.id.len()));
-    assert!((1..=MAX_NAME).contains(&hello.secret.len()));
+    let is_signed = match &hello.proof {
+        Proof::Secret(secret) => {
+            assert!((1..=MAX_NAME).contains(&secret.len()));
+            true
+        }
+        Proof::Key(key) => {
+            assert_eq!(version, Version::Two);
+            key.signature.is_some()
+        }
+    };
     assert!((1..=MAX_OPTIONS).contains(&hello.services.len()));
 
     let bytes = hello.encode(version);
     assert!(bytes.len() <= MAX_LENGTH as usize);
     let again = read(HelloReader::new(version), &bytes[2..], Pace::Whole);
-    assert_eq!(again.hello, Ok(Some((hello.clone(), bytes.len() - 2))));
+    if is_signed {
+        assert_eq!(again.hello, Ok(Some((hello.clone(), bytes.len() - 2))));
+    }
 
     let bytes = hello.encode_change(version);
     let (head, used) = version
@@ -172,7 +183,15 @@ fn check(version: Version, hello: &Hello) {
         Header::Registration { len } => HelloReader::registration_of(len),
         head => panic!("{head:?} does not begin a registration"),
     };
+    let proof = match &hello.proof {
+        Proof::Secret(secret) => Proof::Secret(secret.clone()),
+        Proof::Key(key) => Proof::Key(Box::new(SignedKey {
+            signature: None,
+            ..**key
+        })),
+    };
     let change = Hello {
+        proof,
         window: 0,
         origins: false,
         instance: None,

@@ -5,6 +5,7 @@ use super::datagrams::DatagramConn;
 use super::quic::QuicStream;
 use super::tls::Stream as TlsStream;
 use super::{timeout, with_read_buf, Delivery, ShardId, Socket};
+use crate::keys::Binding;
 use crate::sync::{Mutex, MutexGuard};
 use futures_lite::{future, AsyncRead, AsyncWrite};
 use std::fmt;
@@ -191,6 +192,16 @@ impl Conn {
                 Poll::Ready(Ok(()))
             }
             Self::Quic(stream) => Poll::Ready(stream.finish()),
+        }
+    }
+
+    /// Returns what binds a login with a key to this connection; `None` if nothing can.
+    pub fn binding(&self) -> Option<Binding> {
+        match self {
+            Self::Plain(_) => Some(Binding::Plain),
+            Self::Tls(tls) => super::tls::binding(&lock(tls)),
+            Self::Layered(layer) => layer.below().binding(),
+            Self::Datagrams(_) => None,
         }
     }
 

@@ -6,6 +6,7 @@
 
 use super::runtime::costly_step;
 use super::{Conn, Socket};
+use crate::keys::{Binding, Fingerprint};
 use crate::net::clock;
 use async_tls::pki_types::{CertificateDer, ServerName};
 use async_tls::rustls::crypto::{ring, CryptoProvider};
@@ -17,9 +18,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 #[cfg(feature = "server")]
 mod acceptor;
-mod fingerprint;
 #[cfg(feature = "server")]
 mod identity;
+mod known_servers;
 #[cfg(not(feature = "server"))]
 mod no_keys;
 mod pem;
@@ -33,9 +34,10 @@ mod verify;
 pub use acceptor::{
     client_hello, is_plain_http, Acceptor, MinVersion, HANDSHAKE_RECORD, MAX_RECORD,
 };
-pub use fingerprint::Fingerprint;
 #[cfg(feature = "server")]
 pub use identity::Identity;
+#[cfg(feature = "client")]
+pub(crate) use pem::pem_of;
 #[cfg(feature = "p2p")]
 pub(crate) use self_signed::self_signed;
 
@@ -109,6 +111,11 @@ pub enum ServerTrust<'a> {
     /// Certificates in a PEM file, authorities or the server's own, and certificates signed by
     /// them.
     File(&'a Path),
+    /// Certificates of these keys, whatever else is in them.
+    Keys(&'a [Fingerprint]),
+    /// Certificates of any key at the first connection to a host, and then of this one alone, which
+    /// is remembered in this directory.
+    FirstKey(&'a Path),
     /// Any certificate.
     Nobody,
 }
@@ -117,6 +124,41 @@ pub enum ServerTrust<'a> {
 /// signature and no certificate: eight for each of the last eight servers. A remembered session counts for
 /// the certificates that its connector trusts.
 const SESSIONS: usize = 64;
+
+/// Reads the first private key in a PEM file, in the encoding that it has there. The error names the file.
+#[cfg(feature = "client")]
+pub(crate) fn private_key_in(path: &Path) -> io::Result<Vec<u8>> {
+    let key = pem::private_key(path)?;
+    Ok(key.secret_der().to_vec())
+}
+
+/// Returns what binds a login to the connection: exported keying material for which RFC 9266 has the
+/// name. `None` before TLS 1.3, where two connections may have the same.
+pub(crate) fn binding(stream: &Stream) -> Option<Binding> {
+    const LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+    #[cfg(feature = "server")]
+    let (version, exported) = match stream {
+        Stream::Client(stream) => {
+            let session = stream.get_ref().1;
+            let exported = session.export_keying_material([0; 32], LABEL, Some(b""));
+            (session.protocol_version(), exported)
+        }
+        Stream::Server(stream) => {
+            let session = stream.get_ref().1;
+            let exported = session.export_keying_material([0; 32], LABEL, Some(b""));
+            (session.protocol_version(), exported)
+        }
+    };
+    #[cfg(not(feature = "server"))]
+    let (version, exported) = {
+        let session = stream.get_ref().1;
+        let exported = session.export_keying_material([0; 32], LABEL, Some(b""));
+        (session.protocol_version(), exported)
+    };
+    let is_1_3 = version == Some(rustls::ProtocolVersion::TLSv1_3);
+    let exported = exported.ok().filter(|_| is_1_3)?;
+    Some(Binding::TlsExporter(exported))
+}
 
 /// The client's side of TLS.
 #[derive(Clone)]
@@ -129,6 +171,8 @@ impl Connector {
         let verifier = match trust {
             ServerTrust::System => verify::authorities(system_certificates()?, &provider)?,
             ServerTrust::File(path) => verify::these(pem::certificates(path)?, &provider)?,
+            ServerTrust::Keys(keys) => verify::keys(keys, &provider),
+            ServerTrust::FirstKey(directory) => verify::first_key(directory, &provider),
             ServerTrust::Nobody => verify::anybody(&provider),
         };
         let mut config = rustls::ClientConfig::builder_with_provider(provider)
@@ -156,7 +200,7 @@ impl Connector {
             .map_err(|_| invalid(format!("{host} is no name for a certificate")))?;
         costly_step().await;
         let connector = async_tls::TlsConnector::from(self.0.clone());
-        let stream = connector.connect(name, socket).await?;
+        let stream = connector.connect(name, socket).await.map_err(plain)?;
         let (_, session) = stream.get_ref();
         if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
             log::debug!("TLS session with {host} resumed");
@@ -165,7 +209,16 @@ impl Connector {
     }
 }
 
-const UNKNOWN: &str = "; set remoteCert to the server's certificate or its authority's";
+/// Returns the error of a verifier of gt's own without the words that rustls puts before it.
+fn plain(e: io::Error) -> io::Error {
+    let inner = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::Other(why)) => invalid(why.to_string()),
+        _ => e,
+    }
+}
+
+const UNKNOWN: &str = "; set remoteCert to the server's certificate or its authority's, or remoteKey to what gt fingerprint prints there";
 
 /// Returns advice for the user of a client about a failed handshake; empty if there is none.
 pub fn advice(e: &io::Error) -> &'static str {

@@ -1,6 +1,7 @@
 //! The authAPI: an HTTP service that decides which clients may connect and with which host prefixes
 //! (docs/configuration.md, "authAPI"). It is not asked about configured users, see `users`.
 
+use super::users::Authenticator;
 use crate::config::label::ascii;
 use crate::config::{Domain, Limits, Url};
 use crate::logging::{held_back, LogThrottle};
@@ -104,7 +105,10 @@ fn names(spec: &ServiceSpec) -> impl Iterator<Item = &str> {
 #[serde(rename_all = "camelCase")]
 struct AuthRequest<'a> {
     network_client_id: &'a str,
-    network_secret_key: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_secret_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network_public_key: Option<&'a str>,
     applet_tokens: BTreeSet<&'a str>,
 }
 
@@ -114,6 +118,8 @@ struct AuthResponse {
     result: bool,
     #[serde(default)]
     applet_tokens: Option<Vec<String>>,
+    #[serde(default)]
+    network_public_key: Option<String>,
 }
 
 impl AuthApi {
@@ -139,16 +145,25 @@ impl AuthApi {
     pub async fn authorize(
         &self,
         id: &str,
-        secret: &[u8],
+        authenticator: &Authenticator,
         services: &[ServiceSpec],
     ) -> AuthDecision {
-        // JSON is text, so the API cannot know a secret that is not UTF-8.
-        let Ok(secret) = std::str::from_utf8(secret) else {
-            return AuthDecision::Denied;
+        let key = match authenticator {
+            Authenticator::Key(key) => Some(key.to_string()),
+            Authenticator::Secret(_) => None,
+        };
+        let secret = match authenticator {
+            // JSON is text, so the API cannot know a secret that is not UTF-8.
+            Authenticator::Secret(secret) => match std::str::from_utf8(secret) {
+                Ok(secret) => Some(secret),
+                Err(_) => return AuthDecision::Denied,
+            },
+            Authenticator::Key(_) => None,
         };
         let question = AuthRequest {
             network_client_id: id,
             network_secret_key: secret,
+            network_public_key: key.as_deref(),
             applet_tokens: services.iter().flat_map(names).collect(),
         };
         let timeout = async {
@@ -171,6 +186,7 @@ impl AuthApi {
     }
 
     async fn ask(&self, question: &AuthRequest<'_>) -> Result<AuthDecision, ApiError> {
+        let key = question.network_public_key;
         let question = serde_json::to_vec(question)?;
         let _permit = self.requests.acquire().await;
         let request = ApiRequest {
@@ -178,13 +194,16 @@ impl AuthApi {
             headers: &[],
             json: Some(&question),
         };
-        parse_response(&self.http.send(&request, self.timeout).await?)
+        let answer = self.http.send(&request, self.timeout).await?;
+        parse_response(&answer, key)
     }
 }
 
-fn parse_response(body: &[u8]) -> Result<AuthDecision, ApiError> {
+/// Reads an answer. A key must be in it, too: an API that knows nothing of keys has not looked at it.
+fn parse_response(body: &[u8], key: Option<&str>) -> Result<AuthDecision, ApiError> {
     let answer: AuthResponse = serde_json::from_slice(body)?;
-    if !answer.result {
+    let has_looked = key.is_none() || answer.network_public_key.as_deref() == key;
+    if !answer.result || !has_looked {
         return Ok(AuthDecision::Denied);
     }
     let prefixes = answer.applet_tokens.unwrap_or_default();
@@ -204,7 +223,7 @@ mod tests {
     }
 
     fn granted(body: &str) -> GrantedPrefixes {
-        match parse_response(body.as_bytes()) {
+        match parse_response(body.as_bytes(), None) {
             Ok(AuthDecision::Granted(grant)) => grant,
             _ => panic!("{body} grants nothing"),
         }
@@ -247,10 +266,38 @@ mod tests {
 
     #[test]
     fn only_a_complete_answer_is_accepted() {
-        let denied = parse_response(br#"{"result": false, "appletTokens": ["a"]}"#);
+        let denied = parse_response(br#"{"result": false, "appletTokens": ["a"]}"#, None);
         assert!(matches!(denied, Ok(AuthDecision::Denied)));
         for body in ["", "{}", "true", r#"{"result": 1}"#, r#"{"result": true"#] {
-            assert!(parse_response(body.as_bytes()).is_err(), "{body}");
+            assert!(parse_response(body.as_bytes(), None).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_admitted_only_by_an_answer_that_repeats_it() {
+        let right = "gt-ed25519 A";
+        for (body, granted) in [
+            (r#"{"result": true}"#, false),
+            (r#"{"result": true, "networkPublicKey": null}"#, false),
+            (
+                r#"{"result": true, "networkPublicKey": "gt-ed25519 B"}"#,
+                false,
+            ),
+            (
+                r#"{"result": false, "networkPublicKey": "gt-ed25519 A"}"#,
+                false,
+            ),
+            (
+                r#"{"result": true, "networkPublicKey": "gt-ed25519 A"}"#,
+                true,
+            ),
+        ] {
+            let decision = parse_response(body.as_bytes(), Some(right)).unwrap();
+            assert_eq!(
+                matches!(decision, AuthDecision::Granted(_)),
+                granted,
+                "{body}"
+            );
         }
     }
 
@@ -270,7 +317,10 @@ mod tests {
             let asked: Vec<_> = (0..MAX_CONCURRENT_REQUESTS * 2)
                 .map(|_| {
                     let api = api.clone();
-                    async_std::task::spawn(async move { api.authorize("id1", b"s", &[]).await })
+                    async_std::task::spawn(async move {
+                        api.authorize("id1", &Authenticator::Secret((*b"s").into()), &[])
+                            .await
+                    })
                 })
                 .collect();
             for decision in asked {

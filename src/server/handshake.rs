@@ -3,11 +3,12 @@
 
 use super::incoming::{read_more, Incoming};
 use super::self_test::LoginOrigin;
-use super::users::LoginVerdict;
-use crate::net::Conn;
+use super::users::{Authenticator, LoginVerdict};
+use crate::keys::{Challenge, CHALLENGE};
+use crate::net::{tls, Conn};
 use crate::wire::codec::{self, HelloReader};
 use crate::wire::frame::RejectCode;
-use crate::wire::hello::Hello;
+use crate::wire::hello::{Credentials, Hello};
 use crate::wire::{Malformed, Version};
 use std::time::Duration;
 
@@ -20,12 +21,14 @@ pub struct Handshake {
     reader: Option<HelloReader>,
     /// Bytes of the hello consumed so far.
     length: usize,
+    /// What a client with a key has to sign; `None` if the server takes no keys.
+    challenge: Option<Challenge>,
     /// The result of checking the credentials.
-    verdict: Option<LoginVerdict>,
+    verdict: Option<(Authenticator, LoginVerdict)>,
 }
 
 /// A hello with the result of checking its credentials without the authAPI.
-pub type VerifiedHello = Result<(Hello, LoginVerdict), LoginRejection>;
+pub type VerifiedHello = Result<(Hello, Authenticator, LoginVerdict), LoginRejection>;
 
 /// The reason why a client is not admitted.
 pub enum LoginRejection {
@@ -50,6 +53,7 @@ impl Handshake {
             version,
             reader: Some(HelloReader::new(version)),
             length: 0,
+            challenge: None,
             verdict: None,
         }
     }
@@ -57,9 +61,16 @@ impl Handshake {
     /// Reads the hello and checks its credentials without the authAPI.
     pub async fn read_hello(&mut self, incoming: &mut Incoming, conn: &Conn) -> VerifiedHello {
         if self.version == Version::Two {
+            if incoming.settings.users.take_keys() {
+                let mut bytes = [0; CHALLENGE];
+                // Without random numbers there are no keys.
+                let random = tls::fill_random(&mut bytes).ok();
+                self.challenge = random.map(|()| Challenge(bytes));
+            }
+            let answer = codec::answer(self.challenge.as_ref());
             // The answer tells the client that GT/2 works, whatever becomes of the login. Boxed, because
             // every connection that has not logged in would hold the future's memory.
-            let answered = Box::pin(async { conn.write_all(&codec::answer()).await }).await;
+            let answered = Box::pin(async { conn.write_all(&answer).await }).await;
             answered.map_err(|_| LoginRejection::Silent)?;
         }
         let state = &incoming.state;
@@ -69,7 +80,7 @@ impl Handshake {
             return Err(LoginRejection::LockedOut(left));
         }
         loop {
-            if let Some(verified) = self.step(incoming)? {
+            if let Some(verified) = self.step(incoming, conn)? {
                 return Ok(verified);
             }
             match read_more(conn, &mut incoming.head, 1024).await {
@@ -83,7 +94,8 @@ impl Handshake {
     fn step(
         &mut self,
         incoming: &mut Incoming,
-    ) -> Result<Option<(Hello, LoginVerdict)>, LoginRejection> {
+        conn: &Conn,
+    ) -> Result<Option<(Hello, Authenticator, LoginVerdict)>, LoginRejection> {
         let (state, settings, peer) = (&incoming.state, &incoming.settings, incoming.peer);
         loop {
             let Some(reader) = &mut self.reader else {
@@ -100,7 +112,7 @@ impl Handshake {
             })?;
             self.length = self.length.saturating_add(used);
             if self.length > MAX_UNCHECKED_HELLO
-                && matches!(self.verdict, Some(LoginVerdict::Ask(..)))
+                && matches!(self.verdict, Some((_, LoginVerdict::Ask(..))))
             {
                 return Err(LoginRejection::Refused(id(), RejectCode::TooManyOptions));
             }
@@ -110,20 +122,27 @@ impl Handshake {
                 incoming.head = Vec::new();
             }
             if let (None, Some(credentials)) = (&self.verdict, credentials) {
-                let verdict = match state
-                    .self_test
-                    .origin_of(credentials.id, credentials.secret)
+                let Credentials { id, proof } = credentials;
+                let secret = proof.secret().unwrap_or_default();
+                let refused = || LoginRejection::Refused(id.into(), RejectCode::BadCredentials);
+                let origin = state.self_test.origin_of(id, secret);
+                // Concurrent logins from this address may have failed in the meantime.
+                if let (LoginOrigin::Client, Some(left)) =
+                    (&origin, state.auth_lockout.lockout(peer.ip()))
                 {
+                    return Err(LoginRejection::LockedOut(left));
+                }
+                let authenticator = Authenticator::verify(id, proof, self.challenge.as_ref(), conn);
+                let authenticator = authenticator.ok_or_else(refused)?;
+                let verdict = match origin {
                     LoginOrigin::SelfTest(admission) => LoginVerdict::Admitted(admission),
                     LoginOrigin::Expired => return Err(LoginRejection::SelfTestExpired),
-                    // Concurrent logins from this address may have failed in the meantime.
-                    LoginOrigin::Client => match state.auth_lockout.lockout(peer.ip()) {
-                        Some(left) => return Err(LoginRejection::LockedOut(left)),
-                        None => settings
-                            .users
-                            .check_login(credentials.id, credentials.secret),
-                    },
+                    LoginOrigin::Client => settings.users.check_login(id, &authenticator),
                 };
+                if let Authenticator::Key(key) = &authenticator {
+                    let comment = settings.users.comment(id, key).unwrap_or_default();
+                    log::debug!("{peer}: id={id} has the key {key} {comment}");
+                }
                 let refusal = match &verdict {
                     LoginVerdict::Refused => Some(RejectCode::BadCredentials),
                     LoginVerdict::Admitted(admission) if !admission.admits(peer.ip()) => {
@@ -134,14 +153,15 @@ impl Handshake {
                 if let Some(code) = refusal {
                     return Err(LoginRejection::Refused(credentials.id.into(), code));
                 }
-                self.verdict = Some(verdict);
+                self.verdict = Some((authenticator, verdict));
                 // The services may have been read already.
                 continue;
             }
             match self.reader.take().map(HelloReader::finish) {
                 Some(Ok(hello)) => {
-                    let verdict = self.verdict.take().ok_or(LoginRejection::Silent)?;
-                    return Ok(Some((hello, verdict)));
+                    let verified = self.verdict.take().ok_or(LoginRejection::Silent)?;
+                    let (authenticator, verdict) = verified;
+                    return Ok(Some((hello, authenticator, verdict)));
                 }
                 Some(Err(unfinished)) => self.reader = Some(unfinished),
                 None => {}

@@ -3,7 +3,7 @@
 use super::auth_api::{AuthApi, AuthDecision, GrantedPrefixes};
 use super::handshake::LoginRejection;
 use super::state::ServerState;
-use super::users::{Admission, LoginVerdict};
+use super::users::{Admission, Authenticator, LoginVerdict};
 use crate::net::{timeout, Conn};
 use crate::wire::frame::{RejectCode, Signal};
 use crate::wire::hello::{Hello, ServiceSpec, INSTANCE};
@@ -21,8 +21,8 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Authenticated {
     /// The client's id.
     pub id: Box<str>,
-    /// The client's secret.
-    pub secret: Box<[u8]>,
+    /// The client's secret or key.
+    pub authenticator: Authenticator,
     /// The client's limits, and its lease if it has one.
     pub admission: Admission,
     /// The authAPI, if it has admitted the client, and the prefixes that it has granted.
@@ -44,11 +44,12 @@ pub async fn admit(
     state: &ServerState,
     peer: SocketAddr,
     hello: Hello,
+    authenticator: Authenticator,
     verdict: LoginVerdict,
 ) -> Result<Authenticated, LoginRejection> {
     let Hello {
         id,
-        secret,
+        proof: _,
         services,
         window,
         origins,
@@ -58,7 +59,7 @@ pub async fn admit(
     let (admission, api_grant, services) = match verdict {
         LoginVerdict::Admitted(admission) => (admission, None, all_granted(services)),
         LoginVerdict::Ask(api, limits) => {
-            let judging = Box::pin(api.authorize(&id, &secret, &services));
+            let judging = Box::pin(api.authorize(&id, &authenticator, &services));
             let decision = judging.await;
             if let Some(left) = state.auth_lockout.lockout(peer.ip()) {
                 // Concurrent logins have failed in the meantime: do not reveal the success.
@@ -84,7 +85,7 @@ pub async fn admit(
     };
     Ok(Authenticated {
         id,
-        secret,
+        authenticator,
         admission,
         api_grant,
         services,

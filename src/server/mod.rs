@@ -43,7 +43,8 @@ mod visitor;
 
 use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
-use crate::net::tls::{Acceptor, Fingerprint, Identity};
+use crate::keys::Fingerprint;
+use crate::net::tls::{Acceptor, Identity};
 use crate::net::{self, clock, timeout, timeout_at, Listener, ShardId, Shutdown, Socket};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::Tunnel;

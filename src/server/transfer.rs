@@ -14,7 +14,7 @@ use super::ports::{InheritedPort, PortRequest, PortSocket, Protocol};
 use super::process_links::{Announced, MessageOrigin};
 use super::registry::{registry_key, HostKind, Key, LoginRight};
 use super::state::ServerState;
-use super::users::LoginVerdict;
+use super::users::{Authenticator, LoginVerdict};
 use super::{session, visitor};
 use crate::config::Secret;
 use crate::handover::{HostKey, Message, MovedTunnel, ProcessLink};
@@ -230,7 +230,8 @@ impl Recipient {
             (_, MessageOrigin::Child) => {}
             (Message::Holding { id, hosts, secret }, _) => {
                 let settings = state.settings.get();
-                let admission = match settings.users.check_login(&id, secret.as_bytes()) {
+                let authenticator = Authenticator::Secret(secret.as_bytes().into());
+                let admission = match settings.users.check_login(&id, &authenticator) {
                     LoginVerdict::Admitted(admission) => Some(admission),
                     LoginVerdict::Ask(..) => None,
                     LoginVerdict::Refused => {

@@ -5,18 +5,100 @@ use super::first_secrets::{FirstSecretLease, FirstSecrets};
 use crate::collections::HashMap;
 use crate::config::label::ascii;
 use crate::config::{self, AnyClient, Limits, Secret, User};
+use crate::keys::{AuthorizedKey, Challenge, PublicKey};
+use crate::net::Conn;
+use crate::wire::hello::Proof;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use subtle::ConstantTimeEq;
 
 /// The configured users, and how unknown ids are treated.
 pub struct Users {
-    known: HashMap<Box<str>, (Secret, Arc<Limits>)>,
+    known: HashMap<Box<str>, KnownUser>,
+    /// Whether a user has a key.
+    have_keys: bool,
     /// The host prefixes of known ids whose spelling differs from the id, for example in case.
     prefixes: HashMap<Box<str>, Arc<Limits>>,
     unknown_ids: UnknownIds,
     /// The limits of clients with unknown ids.
     limits: Arc<Limits>,
+}
+
+/// A configured user.
+struct KnownUser {
+    secret: Option<Secret>,
+    keys: Box<[AuthorizedKey]>,
+    limits: Arc<Limits>,
+}
+
+impl KnownUser {
+    /// Whether this proves that a client is this user. Compares secrets in constant time.
+    fn accepts(&self, authenticator: &Authenticator) -> bool {
+        match (authenticator, &self.secret) {
+            (Authenticator::Secret(secret), Some(right)) => *right == Secret::new(&**secret),
+            (Authenticator::Secret(_), None) => false,
+            (Authenticator::Key(key), _) => self.keys.iter().any(|known| known.key == *key),
+        }
+    }
+}
+
+/// What a client has shown for its id: a secret, or a key that it has signed the challenge with. The
+/// signature has been checked, so that the key is the client's.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Authenticator {
+    /// A secret, which may be wrong.
+    Secret(Box<[u8]>),
+    /// A key, which may be that of another client.
+    Key(PublicKey),
+}
+
+impl Authenticator {
+    /// Takes the proof of a hello on a connection, with the challenge that the server has sent there.
+    /// `None` if the signature is wrong or missing.
+    pub fn verify(
+        id: &str,
+        proof: &Proof,
+        challenge: Option<&Challenge>,
+        conn: &Conn,
+    ) -> Option<Self> {
+        match proof {
+            Proof::Secret(secret) => Some(Self::Secret(secret.clone())),
+            Proof::Key(signed) => {
+                let (signature, binding) = (signed.signature.as_ref()?, conn.binding()?);
+                let key = signed.key;
+                let is_signed = challenge?.is_signed(&key, signature, &binding, id);
+                is_signed.then_some(Self::Key(key))
+            }
+        }
+    }
+
+    /// Whether the proof of a later message in the same tunnel has the same secret or key. Compares
+    /// secrets of one length in constant time.
+    pub fn is_that_of(&self, proof: &Proof) -> bool {
+        match (self, proof) {
+            (Self::Secret(known), Proof::Secret(secret)) => known.ct_eq(secret).into(),
+            (Self::Key(known), Proof::Key(signed)) => *known == signed.key,
+            _ => false,
+        }
+    }
+
+    /// Whether both are the same. Compares secrets of one length in constant time.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Secret(one), Self::Secret(other)) => one.ct_eq(other).into(),
+            (Self::Key(one), Self::Key(other)) => one == other,
+            _ => false,
+        }
+    }
+
+    /// Returns the secret; `None` if there is a key.
+    pub fn secret(&self) -> Option<Secret> {
+        match self {
+            Self::Secret(secret) => Some(Secret::new(&**secret)),
+            Self::Key(_) => None,
+        }
+    }
 }
 
 /// The treatment of unknown ids.
@@ -50,12 +132,12 @@ pub enum LoginProof {
     Known,
 }
 
-/// The id and the secret that a client has logged in with.
+/// The id and the secret or key that a client has logged in with.
 pub struct Credentials {
     /// The client's id.
     pub id: Box<str>,
-    /// The client's secret.
-    pub secret: Box<[u8]>,
+    /// The client's secret or key.
+    pub authenticator: Authenticator,
     /// The key of the client's registration; `None` for its id.
     pub key: Option<Box<str>>,
 }
@@ -106,7 +188,7 @@ impl Admission {
         self.lease = None;
     }
 
-    /// Returns how the client has proven its identity. A first secret proves nothing: any client
+    /// Returns how the client has proven its authenticator. A first secret proves nothing: any client
     /// can use a new id.
     pub fn proof(&self) -> LoginProof {
         match (self.is_self_test, &self.lease) {
@@ -127,10 +209,16 @@ impl Users {
             if prefix != user.id {
                 prefixes.insert(prefix.into(), limits.clone());
             }
-            (user.id.as_str().into(), (user.secret.clone(), limits))
+            let known = KnownUser {
+                secret: user.secret.clone(),
+                keys: user.keys.clone().into(),
+                limits,
+            };
+            (user.id.as_str().into(), known)
         });
         Self {
             known: known.collect(),
+            have_keys: users.iter().any(|user| !user.keys.is_empty()),
             prefixes,
             unknown_ids,
             limits: Arc::new(global.clone()),
@@ -153,17 +241,14 @@ impl Users {
         if self.limits_of(prefix).is_some() {
             return !self.owns(prefix, id);
         }
-        let own = self
-            .known
-            .get(id)
-            .filter(|(_, limits)| limits.hosts.with_id);
+        let own = self.known.get(id).filter(|user| user.limits.hosts.with_id);
         let rest = own.and_then(|_| prefix.strip_prefix(ascii(id).as_ref()));
         self.has_namespace(prefix) && !rest.is_some_and(|rest| rest.starts_with('-'))
     }
 
     /// Returns the limits of the configured user whose id is this prefix.
     fn limits_of(&self, prefix: &str) -> Option<&Arc<Limits>> {
-        let known = self.known.get(prefix).map(|(_, limits)| limits);
+        let known = self.known.get(prefix).map(|user| &user.limits);
         known.or_else(|| self.prefixes.get(prefix))
     }
 
@@ -202,27 +287,41 @@ impl Users {
         Err(no_users_error())
     }
 
-    /// Checks an id and secret. For a configured id only the configured secret is accepted.
-    /// Compares secrets in constant time.
-    pub fn check_login(&self, id: &str, secret: &[u8]) -> LoginVerdict {
-        if let Some((right, limits)) = self.known.get(id) {
-            return if *right == Secret::new(secret) {
-                LoginVerdict::Admitted(Admission::new(limits.clone()))
-            } else {
-                LoginVerdict::Refused
+    /// Whether a client may log in with a key.
+    pub fn take_keys(&self) -> bool {
+        self.have_keys || self.auth_api().is_some()
+    }
+
+    /// Returns the comment of a user's key, for the log; `None` if the user has no such key.
+    pub fn comment(&self, id: &str, key: &PublicKey) -> Option<&str> {
+        let keys = &self.known.get(id)?.keys;
+        let known = keys.iter().find(|known| known.key == *key);
+        known.map(|known| &*known.comment)
+    }
+
+    /// Checks what a client has shown for an id. For a configured id only the configured secret and keys
+    /// are accepted. Compares secrets in constant time.
+    pub fn check_login(&self, id: &str, authenticator: &Authenticator) -> LoginVerdict {
+        if let Some(user) = self.known.get(id) {
+            return match user.accepts(authenticator) {
+                true => LoginVerdict::Admitted(Admission::new(user.limits.clone())),
+                false => LoginVerdict::Refused,
             };
         }
-        match &self.unknown_ids {
-            UnknownIds::Refused => LoginVerdict::Refused,
-            UnknownIds::AuthApi(api) => LoginVerdict::Ask(api.clone(), self.limits.clone()),
-            UnknownIds::Admitted(claims) => match claims.lease(id, secret) {
-                None => LoginVerdict::Refused,
-                lease => LoginVerdict::Admitted(Admission {
-                    limits: self.limits.clone(),
-                    is_self_test: false,
-                    lease,
-                }),
-            },
+        match (&self.unknown_ids, authenticator) {
+            (UnknownIds::Refused, _) => LoginVerdict::Refused,
+            (UnknownIds::AuthApi(api), _) => LoginVerdict::Ask(api.clone(), self.limits.clone()),
+            (UnknownIds::Admitted(_), Authenticator::Key(_)) => LoginVerdict::Refused,
+            (UnknownIds::Admitted(claims), Authenticator::Secret(secret)) => {
+                match claims.lease(id, secret) {
+                    None => LoginVerdict::Refused,
+                    lease => LoginVerdict::Admitted(Admission {
+                        limits: self.limits.clone(),
+                        is_self_test: false,
+                        lease,
+                    }),
+                }
+            }
         }
     }
 }
@@ -256,14 +355,15 @@ mod tests {
     fn users(unknown_ids: UnknownIds) -> Users {
         let known = User {
             id: "known".into(),
-            secret: Secret::new("right"),
+            secret: Some(Secret::new("right")),
+            keys: Vec::new(),
             limits: Limits::of_one_prefix(),
         };
         Users::new(&[known], unknown_ids, &Limits::of_one_prefix())
     }
 
     fn admit(users: &Users, id: &str, secret: &str) -> Option<Admission> {
-        match users.check_login(id, secret.as_bytes()) {
+        match users.check_login(id, &Authenticator::Secret(secret.as_bytes().into())) {
             LoginVerdict::Admitted(admission) => Some(admission),
             LoginVerdict::Refused => None,
             LoginVerdict::Ask(..) => panic!("the authAPI must not be asked about {id}"),
@@ -276,6 +376,43 @@ mod tests {
         assert!(admit(&users, "known", "right").is_some());
         assert!(admit(&users, "known", "wrong").is_none());
         assert!(admit(&users, "unknown", "right").is_none());
+    }
+
+    #[test]
+    fn keys_belong_to_their_user_and_do_not_prove_an_unknown_id() {
+        let [one, other] = [PublicKey([1; 32]), PublicKey([2; 32])];
+        let user = |id: &str, secret: Option<&str>, key| User {
+            id: id.into(),
+            secret: secret.map(Secret::new),
+            keys: vec![AuthorizedKey {
+                key,
+                comment: "home".into(),
+            }],
+            limits: Limits::of_one_prefix(),
+        };
+        let list = [user("a", None, one), user("b", Some("s"), other)];
+        let unknown = UnknownIds::Admitted(Arc::default());
+        let users = Users::new(&list, unknown, &Limits::of_one_prefix());
+        let admits = |id, authenticator| {
+            let verdict = users.check_login(id, &authenticator);
+            matches!(verdict, LoginVerdict::Admitted(_))
+        };
+        let secret = |bytes: &[u8]| Authenticator::Secret(bytes.into());
+        assert!(admits("a", Authenticator::Key(one)) && admits("b", Authenticator::Key(other)));
+        assert!(admits("b", secret(b"s")));
+        for (id, authenticator) in [
+            ("a", Authenticator::Key(other)),
+            ("b", Authenticator::Key(one)),
+            ("c", Authenticator::Key(one)),
+            ("a", secret(&one.0)),
+            ("a", secret(b"")),
+            ("b", secret(&other.0)),
+        ] {
+            assert!(!admits(id, authenticator), "{id}");
+        }
+        assert_eq!(users.comment("a", &one), Some("home"));
+        assert_eq!(users.comment("a", &other), None);
+        assert!(users.take_keys());
     }
 
     #[test]
@@ -296,7 +433,8 @@ mod tests {
             limits.hosts.with_id = with_id;
             User {
                 id: id.into(),
-                secret: Secret::new("s"),
+                secret: Some(Secret::new("s")),
+                keys: Vec::new(),
                 limits,
             }
         };
@@ -351,7 +489,7 @@ mod tests {
         assert!(admit(&users, "known", "right").is_some());
         assert!(admit(&users, "known", "wrong").is_none());
         assert!(matches!(
-            users.check_login("unknown", b"s"),
+            users.check_login("unknown", &Authenticator::Secret((*b"s").into())),
             LoginVerdict::Ask(..)
         ));
     }

@@ -36,7 +36,7 @@ impl Hello {
     /// Encodes the hello as a client sends it.
     pub fn encode(&self, version: Version) -> Vec<u8> {
         match version {
-            Version::One => gt1::hello::encode(&self.id, &self.secret, &self.services),
+            Version::One => gt1::hello::encode(&self.id, self.secret(), &self.services),
             Version::Two => gt2::hello::encode(self),
         }
     }
@@ -45,8 +45,13 @@ impl Hello {
     #[cfg(feature = "server")]
     pub fn encode_registration(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        gt1::hello::encode_registration(&mut out, &self.id, &self.secret, &self.services);
+        gt1::hello::encode_registration(&mut out, &self.id, self.secret(), &self.services);
         out
+    }
+
+    /// Returns the secret, as GT/1 sends it. Clients with a key have none, and do not use GT/1.
+    fn secret(&self) -> &[u8] {
+        self.proof.secret().unwrap_or_default()
     }
 
     /// Encodes a change of services: the services signal with its registration.
@@ -54,7 +59,7 @@ impl Hello {
         match version {
             Version::One => {
                 let mut out = version.encode(Signal::Services).as_slice().to_vec();
-                gt1::hello::encode_registration(&mut out, &self.id, &self.secret, &self.services);
+                gt1::hello::encode_registration(&mut out, &self.id, self.secret(), &self.services);
                 out
             }
             Version::Two => {
@@ -115,7 +120,7 @@ impl HelloReader {
         }
     }
 
-    /// Returns id and secret once they have been read.
+    /// Returns id and proof once they have been read.
     pub fn credentials(&self) -> Option<Credentials<'_>> {
         match self {
             Self::One(reader) => reader.credentials(),

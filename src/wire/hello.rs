@@ -1,5 +1,6 @@
 //! The hello: a client's credentials and services, as values. `codec` encodes and reads it.
 
+use crate::keys::{PublicKey, Signature};
 use std::fmt;
 use subtle::ConstantTimeEq;
 
@@ -19,13 +20,50 @@ pub const INSTANCE: usize = 8;
 /// names of [`MAX_NAME`] bytes fit.
 pub const MAX_LENGTH: u32 = 128 * 1024;
 
-/// Id and secret, borrowed from the received bytes. `Debug` leaves the secret out.
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// Id and proof of it, borrowed from a reader. `Debug` leaves a secret out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials<'a> {
     /// The client's id, 1 to [`MAX_NAME`] bytes.
     pub id: &'a str,
-    /// The client's secret, 1 to [`MAX_NAME`] bytes.
-    pub secret: &'a [u8],
+    /// What shows that the id is the client's.
+    pub proof: &'a Proof,
+}
+
+/// What shows that an id is a client's. `Debug` leaves a secret out.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// A secret, 1 to [`MAX_NAME`] bytes.
+    Secret(Box<[u8]>),
+    /// A key; not in GT/1.
+    Key(Box<SignedKey>),
+}
+
+/// A key as a hello has it. Not checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignedKey {
+    /// The public key.
+    pub key: PublicKey,
+    /// The signature of the server's challenge; not in a change of services.
+    pub signature: Option<Signature>,
+}
+
+impl Proof {
+    /// Returns the secret; `None` if there is a key instead.
+    pub fn secret(&self) -> Option<&[u8]> {
+        match self {
+            Self::Secret(secret) => Some(secret),
+            Self::Key(_) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Proof {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret(_) => f.write_str("Secret"),
+            Self::Key(key) => key.fmt(f),
+        }
+    }
 }
 
 /// A service that a client asks the server to publish.
@@ -146,8 +184,8 @@ impl ServiceSpec {
 pub struct Hello {
     /// The client's id.
     pub id: Box<str>,
-    /// The client's secret.
-    pub secret: Box<[u8]>,
+    /// What shows that the id is the client's.
+    pub proof: Proof,
     /// The services, in the order of their indexes.
     pub services: Vec<ServiceSpec>,
     /// Bytes that the server may send on each new stream before it gets credit; 0 in GT/1, which
@@ -180,13 +218,6 @@ impl Hello {
     pub fn has_udp(&self) -> bool {
         let is_udp = |spec: &ServiceSpec| matches!(spec, ServiceSpec::Udp { .. });
         self.services.iter().map(ServiceSpec::ungrouped).any(is_udp)
-    }
-}
-
-impl fmt::Debug for Credentials<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut shown = f.debug_struct("Credentials");
-        shown.field("id", &self.id).finish_non_exhaustive()
     }
 }
 

@@ -66,6 +66,8 @@ pub enum Malformed {
     FieldLength(u8),
     /// A field that is repeated, or precedes one that it has to follow.
     FieldOrder(u8),
+    /// A key of this kind, which is not known.
+    KeyKind(u8),
     /// A hello that lacks this field.
     FieldMissing(u8),
     /// A list of services that does not end where its field ends.
@@ -98,6 +100,7 @@ impl std::fmt::Display for Malformed {
             Self::HelloLength(n) => write!(f, "the hello has an invalid length of {n} bytes"),
             Self::FieldLength(k) => write!(f, "hello field {k:#04x} has a wrong length"),
             Self::FieldOrder(k) => write!(f, "hello field {k:#04x} is repeated or comes too early"),
+            Self::KeyKind(k) => write!(f, "unknown kind of key {k:#04x}"),
             Self::FieldMissing(k) => write!(f, "the hello lacks field {k:#04x}"),
             Self::ServicesLength => f.write_str("the list of services has a wrong length"),
             Self::NotAnAnswer => {

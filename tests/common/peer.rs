@@ -68,7 +68,8 @@ pub struct Peer<F> {
 }
 
 impl<F: Frame> Peer<F> {
-    fn new(stream: TcpStream) -> Peer<F> {
+    /// Takes a tunnel whose hello has been exchanged.
+    pub fn new(stream: TcpStream) -> Peer<F> {
         let input = BufReader::new(stream.try_clone().expect("clone a socket"));
         Peer {
             stream,

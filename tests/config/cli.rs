@@ -10,7 +10,7 @@ use std::process::Command;
 
 const CLIENT_FLAGS: &str =
     "config followLinksOutside group hostPrefix id local localTimeout logFile logFileMaxCount \
-    logFileMaxSize logLevel reconnectDelay remote remoteAPI remoteCert remoteCertInsecure \
+    logFileMaxSize logLevel reconnectDelay remote remoteAPI remoteCert remoteCertInsecure remoteKey \
     remoteConnections remoteIdleConnections remoteSTUN remoteTCPPort remoteTCPRandom \
     remoteTimeout s secret sentryDSN sentryDebug sentryEnvironment sentryLevel sentryRelease \
     sentrySampleRate sentryServerName tcpForwardAddr tcpForwardConnections \

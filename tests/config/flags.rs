@@ -58,9 +58,9 @@ fn every_flag_has_its_effect() {
         -hostRegex a -hostWithID -httpMUXHeader A -id i -keyFile k -quicAddr 6 -reconnectDuration 1s \
         -reconnectTimes 1 -secret s -sniAddr 3 -speed 1 -stunAddr 4 -tcpNumber 1 -tcpRange 1-2 \
         -timeout 1s -timeoutOnUnidirectionalTraffic -tlsAddr 5 -tlsVersion tls1.3 -totalConnections 1 -udpNumber 1 -udpRange 1-2 -udpTimeout 1s -users /dev/null -wsPath /ws";
-    let client = "-allow 10.0.0.0/8 -banFor 1s -deny 10.0.0.0/8 -domain a.b -followLinksOutside -forwarded -groupKey k -groupSticky -serviceGroup g -healthCheck /a -healthCheckEvery 1s -healthCheckFail 2 -healthCheckPass 2 -healthCheckTimeout 1s -speed 1 -visitorRate 1/1s -visitorSpeed 1 -hostPrefix p -id i -local http://h -localTimeout 1s -password alice:$pbkdf2-sha256$i=310000$3+4f3ib27oI8qj+tj8Bx4w$6rT2vBti7/VRXwpEl8XzVNnL/S3xcePFxPLXFL55vZo \
+    let client = "-allow 10.0.0.0/8 -banFor 1s -deny 10.0.0.0/8 -domain a.b -followLinksOutside -forwarded -groupKey k -groupSticky -serviceGroup g -healthCheck /a -healthCheckEvery 1s -healthCheckFail 2 -healthCheckPass 2 -healthCheckTimeout 1s -speed 1 -visitorRate 1/1s -visitorSpeed 1 -hostPrefix p -id i -key k -local http://h -localTimeout 1s -password alice:$pbkdf2-sha256$i=310000$3+4f3ib27oI8qj+tj8Bx4w$6rT2vBti7/VRXwpEl8XzVNnL/S3xcePFxPLXFL55vZo \
         -proxyProtocol 1 -reconnectDelay 1s -targets 10.0.0.0/8 \
-        -remote h -remoteAPI http://h -remoteBind lo -remoteProxy http://h -remoteCert c -remoteCertInsecure -remoteConnections 2 \
+        -remote h -remoteAPI http://h -remoteBind lo -remoteProxy http://h -remoteCert c -remoteCertInsecure -remoteKey first -remoteConnections 2 \
         -remoteIdleConnections 2 -remoteSTUN h -remoteTCPPort 0 -remoteTCPRandom=false \
         -remotePort 0 -remoteUDPPort 0 -remoteUDPRandom=false \
         -remoteTimeout 1s -secret s -tcpForwardAddr 1 -tcpForwardConnections 1 \

@@ -8,6 +8,7 @@ use super::host_prefix::HostPrefix;
 use super::password::UserPassword;
 use super::proxy::Target;
 use super::remote::Remote;
+use super::remote_key::RemoteKey;
 use super::service_ports::{LocalPorts, RemotePorts};
 use super::visitor_rate::ConnectionRate;
 use super::webrtc::WebRtcLevel;
@@ -22,6 +23,9 @@ options! {
     pub struct ClientOptions {
         /// the id of this client, and the host prefix of services without one of their own
         id: Option<String> => ("id", "string"),
+        /// the key that proves the id in place of a secret, a file of gt keygen; the server's user has the line
+        /// that gt keygen printed as publicKey
+        key: Option<PathBuf> => ("key", "string"),
         /// delay after a failed attempt to connect; each further failure doubles it, up to 1m0s
         reconnect_delay: Duration = "5s" => ("reconnectDelay", "duration"),
         /// the server: tcp://host:port (default port 80), tls://host:port (default port 443), or in a
@@ -38,6 +42,10 @@ options! {
         remote_cert: Option<PathBuf> => ("remoteCert", "string"),
         /// accept any certificate; an attacker between the two ends can then read and change everything
         remote_cert_insecure: bool => ("remoteCertInsecure", "bool"),
+        /// trust the server that has this key, which gt fingerprint prints there (SHA256:…), whatever is in
+        /// its certificate; or first for the key that it shows first, which is remembered in -stateDir; may
+        /// be given several times
+        remote_key: Vec<RemoteKey> => ("remoteKey", "value"),
         /// maximum number of tunnels to a server, 1 to 10
         remote_connections: Bounded<1, 10> = "3" => ("remoteConnections", "uint"),
         /// number of tunnels to keep open when idle, 1 to -remoteConnections

@@ -9,14 +9,17 @@ use super::options::PairedOptions;
 use super::overlap::{self, Own};
 use crate::config::value::{all, given, Value};
 use crate::config::{check_length, AddressRules, Domain, Network, Secret};
+use crate::keys::AuthorizedKey;
 
 /// A user that may connect.
 #[derive(Clone, Debug, PartialEq)]
 pub struct User {
     /// Id, 1 to 200 bytes.
     pub id: String,
-    /// Secret, 1 to 200 bytes.
-    pub secret: Secret,
+    /// Secret, 1 to 200 bytes; `None` if the user has keys alone.
+    pub secret: Option<Secret>,
+    /// Keys, each of which proves the id.
+    pub keys: Vec<AuthorizedKey>,
     /// Complete limits: the user's own, and the global ones where it has none.
     pub limits: Limits,
 }
@@ -26,6 +29,7 @@ pub struct User {
 #[serde(rename_all = "camelCase", default)]
 pub struct UserEntry {
     secret: Option<Value<Secret>>,
+    public_key: Option<Vec<Value<AuthorizedKey>>>,
     tcp: Option<Vec<PortEntry>>,
     tcp_number: Option<Value<u32>>,
     udp: Option<Vec<PortEntry>>,
@@ -39,7 +43,24 @@ pub struct UserEntry {
 
 /// The users of several sources; a source of higher priority is added first.
 #[derive(Default)]
-pub struct UsersConfig(BTreeMap<String, (Option<Secret>, PartLimits)>);
+pub struct UsersConfig(BTreeMap<String, (PartProof, PartLimits)>);
+
+/// What proves the id of a user, in one source. `None` if it does not set them.
+#[derive(Default)]
+struct PartProof {
+    secret: Option<Secret>,
+    keys: Option<Vec<AuthorizedKey>>,
+}
+
+impl PartProof {
+    /// Fills in what is missing from a source of lower priority.
+    fn or(self, lower: Self) -> Self {
+        Self {
+            secret: self.secret.or(lower.secret),
+            keys: self.keys.or(lower.keys),
+        }
+    }
+}
 
 impl UsersConfig {
     /// Adds the users of paired options, the i-th `id` with the i-th `secret`. Adds nothing if all
@@ -66,7 +87,11 @@ impl UsersConfig {
             }
             // An empty secret is an error later, and not replaced by that of another source.
             let secret = secret.0.clone().unwrap_or_else(|| Secret::new(""));
-            self.add(id, Some(secret), PartLimits::default());
+            let proof = PartProof {
+                secret: Some(secret),
+                keys: None,
+            };
+            self.add(id, proof, PartLimits::default());
         }
         Ok(())
     }
@@ -93,16 +118,20 @@ impl UsersConfig {
                 host: entry.host,
                 domains: entry.domains.map(all),
             };
-            self.add(id, given(entry.secret), limits);
+            let proof = PartProof {
+                secret: given(entry.secret),
+                keys: entry.public_key.map(all),
+            };
+            self.add(id, proof, limits);
         }
         Ok(())
     }
 
     /// Adds a user, or fills in what earlier sources have not set for its id.
-    fn add(&mut self, id: String, secret: Option<Secret>, limits: PartLimits) {
-        let (higher_secret, higher_limits) = self.0.remove(&id).unwrap_or_default();
+    fn add(&mut self, id: String, proof: PartProof, limits: PartLimits) {
+        let (higher_proof, higher_limits) = self.0.remove(&id).unwrap_or_default();
         self.0
-            .insert(id, (higher_secret.or(secret), higher_limits.or(limits)));
+            .insert(id, (higher_proof.or(proof), higher_limits.or(limits)));
     }
 
     /// Returns the users' own ranges of ports of one protocol.
@@ -139,17 +168,27 @@ impl UsersConfig {
     pub fn finish(self, global: &GlobalLimits) -> Result<Vec<User>, String> {
         overlap::check_users("tcp", self.ranges(|limits| &limits.tcp))?;
         overlap::check_users("udp", self.ranges(|limits| &limits.udp))?;
-        let finish = |(id, (secret, limits)): (String, (Option<Secret>, PartLimits))| {
+        let finish = |(id, (proof, limits)): (String, (PartProof, PartLimits))| {
             check_length(&format!("The id \"{id}\""), id.len())?;
-            let Some(secret) = secret else {
-                return Err(format!("The user \"{id}\" has no secret."));
-            };
-            check_length(
-                &format!("The secret of the user \"{id}\""),
-                secret.as_bytes().len(),
-            )?;
+            let PartProof { secret, keys } = proof;
+            let keys = keys.unwrap_or_default();
+            match &secret {
+                Some(secret) => check_length(
+                    &format!("The secret of the user \"{id}\""),
+                    secret.as_bytes().len(),
+                )?,
+                None if keys.is_empty() => {
+                    return Err(format!("The user \"{id}\" has no secret and no publicKey."))
+                }
+                None => {}
+            }
             let limits = limits.complete(global);
-            Ok(User { id, secret, limits })
+            Ok(User {
+                id,
+                secret,
+                keys,
+                limits,
+            })
         };
         self.0.into_iter().map(finish).collect()
     }

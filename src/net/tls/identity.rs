@@ -1,16 +1,15 @@
 //! The identity of a server: its certificate and the key of it, from files or made by itself. Not
 //! their use in handshakes.
 
-use super::fingerprint::Fingerprint;
 use super::self_signed::self_signed;
+use super::verify::public_key;
 use super::{fill_random, invalid, pem};
 #[cfg(feature = "quic")]
 use crate::config::Secret;
-use crate::encoding::BASE64;
+use crate::keys::Fingerprint;
 use crate::state_dir::StateDir;
 use async_tls::pki_types::pem::PemObject;
 use async_tls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use base64::Engine;
 use ring::rand::SystemRandom;
 use ring::signature::{EcdsaKeyPair, KeyPair, ECDSA_P256_SHA256_ASN1_SIGNING};
 use std::io;
@@ -18,8 +17,6 @@ use std::path::Path;
 
 /// The file in `stateDir` with the certificate and the key that a server has made.
 const FILE: &str = "identity.pem";
-/// Number of characters in a line of PEM (RFC 7468, section 2).
-const PEM_LINE: usize = 64;
 
 /// The certificate of a server, with those that lead from it to an authority, and its key.
 pub struct Identity {
@@ -107,7 +104,8 @@ impl Identity {
     /// Returns the fingerprint of the key, for `remoteKey`. Fails if the certificate cannot be read.
     pub fn fingerprint(&self) -> io::Result<Fingerprint> {
         let first = self.certificates.first();
-        let fingerprint = first.and_then(Fingerprint::of);
+        let key = first.and_then(public_key);
+        let fingerprint = key.map(|key| Fingerprint::of(key.as_ref()));
         fingerprint.ok_or_else(|| invalid(format!("reading the key of {}", self.name)))
     }
 
@@ -150,33 +148,15 @@ impl Identity {
     fn to_text(&self) -> String {
         let mut text = String::new();
         for certificate in &self.certificates {
-            text.push_str(&pem_of("CERTIFICATE", certificate));
+            text.push_str(&pem::pem_of("CERTIFICATE", certificate));
         }
-        text.push_str(&pem_of("PRIVATE KEY", self.key.secret_der()));
+        text.push_str(&pem::pem_of("PRIVATE KEY", self.key.secret_der()));
         text
     }
 }
 
 fn name_of(file: &Path) -> String {
     format!("the certificate and the key in {}", file.display())
-}
-
-/// Encodes a PEM section (RFC 7468).
-fn pem_of(label: &str, der: &[u8]) -> String {
-    let mut base64 = BASE64.encode(der);
-    while !base64.len().is_multiple_of(4) {
-        base64.push('=');
-    }
-    let mut text = format!("-----BEGIN {label}-----\n");
-    let mut rest = base64.as_str();
-    while !rest.is_empty() {
-        let (line, more) = rest.split_at_checked(PEM_LINE).unwrap_or((rest, ""));
-        text.push_str(line);
-        text.push('\n');
-        rest = more;
-    }
-    text.push_str(&format!("-----END {label}-----\n"));
-    text
 }
 
 #[cfg(test)]

@@ -3,19 +3,23 @@
 //! An error says what the file is instead, and the command that converts it.
 
 use super::invalid;
+use crate::encoding::BASE64;
 use async_tls::pki_types::pem::PemObject;
 use async_tls::pki_types::CertificateDer;
+use base64::Engine;
 use std::io;
 use std::path::Path;
 
 /// UTF-8 byte order mark, which Windows editors put first.
 const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
+/// Number of characters in a line of PEM (RFC 7468, section 2).
+const PEM_LINE: usize = 64;
+
 /// What a file should contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PemContent {
     Certificate,
-    #[cfg_attr(not(feature = "server"), allow(dead_code))]
     Key,
 }
 
@@ -32,8 +36,25 @@ pub(super) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static
     Ok(found)
 }
 
+/// Encodes a PEM section (RFC 7468).
+pub(crate) fn pem_of(label: &str, der: &[u8]) -> String {
+    let mut base64 = BASE64.encode(der);
+    while base64.len() % 4 != 0 {
+        base64.push('=');
+    }
+    let mut text = format!("-----BEGIN {label}-----\n");
+    let mut rest = base64.as_str();
+    while !rest.is_empty() {
+        let (line, more) = rest.split_at_checked(PEM_LINE).unwrap_or((rest, ""));
+        text.push_str(line);
+        text.push('\n');
+        rest = more;
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
+}
+
 /// Reads the first private key in the file.
-#[cfg(feature = "server")]
 pub(super) fn private_key(path: &Path) -> io::Result<async_tls::pki_types::PrivateKeyDer<'static>> {
     use async_tls::pki_types::{pem, PrivateKeyDer};
     let text = read(path, PemContent::Key)?;

@@ -9,7 +9,7 @@ use crate::server::self_test::random_hex;
 use crate::server::state::ServerState;
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Stream, Tunnel};
 use crate::wire::frame::{RejectCode, Signal};
-use crate::wire::hello::{Hello, ServiceSpec};
+use crate::wire::hello::{Hello, Proof, ServiceSpec};
 use crate::wire::proxy_protocol::ProxyVersion;
 use crate::wire::Version;
 use futures_lite::{future, AsyncReadExt, AsyncWriteExt};
@@ -139,7 +139,7 @@ impl ProbeTarget {
         let (tunnel, mut inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
         let hello = Hello {
             id: login.id.as_str().into(),
-            secret: login.secret.as_bytes().into(),
+            proof: Proof::Secret(login.secret.as_bytes().into()),
             services: vec![ServiceSpec::Host {
                 tls: self.kind == ListenerKind::Sni,
                 prefix: None,

@@ -19,7 +19,6 @@ use crate::wire::hello::{GroupSpec, ServiceSpec};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use subtle::ConstantTimeEq;
 
 impl Registry {
     /// Adds a tunnel to the client's registration, or creates or replaces the registration, and
@@ -77,8 +76,8 @@ impl Registry {
         let shared = client.and_then(|client| client.credentials.clone());
         drop(inner);
         let is_same = |shared: &Arc<Credentials>| {
-            let same_secret = bool::from(shared.secret.ct_eq(&credentials.secret));
-            shared.id == credentials.id && shared.key == credentials.key && same_secret
+            let same = shared.authenticator.is(&credentials.authenticator);
+            shared.id == credentials.id && shared.key == credentials.key && same
         };
         let shared = shared.filter(is_same);
         shared.unwrap_or_else(|| Arc::new(credentials))

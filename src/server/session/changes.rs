@@ -1,7 +1,6 @@
 //! Changes of a client's services during its session: asks the authAPI and applies them.
 
 use super::ServerSession;
-use crate::config::Secret;
 use crate::logging::held_back;
 use crate::server::auth_api::AuthDecision;
 use crate::server::login::all_granted;
@@ -26,7 +25,7 @@ impl ServerSession {
             let new = match &api {
                 Some(api) => match Box::pin(api.authorize(
                     &self.credentials.id,
-                    &self.credentials.secret,
+                    &self.credentials.authenticator,
                     &services,
                 ))
                 .await
@@ -83,9 +82,9 @@ impl ServerSession {
             Ok(opened) => {
                 self.serve_ports(opened);
                 log::info!("services changed id={id} addr={peer}");
-                self.state
-                    .reannounce(id, Secret::new(&*self.credentials.secret))
-                    .await;
+                if let Some(secret) = self.credentials.authenticator.secret() {
+                    self.state.reannounce(id, secret).await;
+                }
             }
             Err(code) => {
                 let why = self.reject_change(code);

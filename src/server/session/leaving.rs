@@ -1,14 +1,14 @@
 //! Moving of tunnels from this draining process to its child.
 
 use super::{ServerSession, TunnelOrigin};
-use crate::config::Secret;
 use crate::handover::MovedTunnel;
 use crate::net::kernel::OwnedFd;
 use crate::net::{timeout, Timer};
 use crate::server::registry::Registration;
+use crate::server::users::Authenticator;
 use crate::tunnel::Inbox;
 use crate::wire::frame::{Signal, StreamId};
-use crate::wire::hello::{Hello, ServiceSpec};
+use crate::wire::hello::{Hello, Proof, ServiceSpec};
 use crate::wire::Version;
 use futures_lite::future;
 use std::io;
@@ -114,10 +114,14 @@ impl ServerSession {
             }
         };
         let from = inbox.conn().peer_addr().ok();
+        // Tunnels with keys are of GT/2, and do not move.
+        let Authenticator::Secret(secret) = self.credentials.authenticator.clone() else {
+            return None;
+        };
         let taken = inbox.take_conn()?;
         let hello = Hello {
             id: self.credentials.id.clone(),
-            secret: self.credentials.secret.clone(),
+            proof: Proof::Secret(secret),
             services,
             window: 0,
             origins: false,
@@ -140,6 +144,14 @@ impl ServerSession {
         Some(taken.map(moved))
     }
 
+    /// Asks the child process to forward the client's visitors here. Clients with keys connect there
+    /// again by themselves.
+    async fn announce(&self) {
+        if let Some(secret) = self.credentials.authenticator.secret() {
+            self.state.announce(&self.credentials.id, secret).await;
+        }
+    }
+
     /// Waits until no stream needs this tunnel here, after the child process has taken over. Until
     /// then the child forwards the client's visitors here.
     pub(super) async fn wait_movable(&self, pause: Duration) {
@@ -152,9 +164,7 @@ impl ServerSession {
         let registry = &self.state.registry;
         let parked = future::poll_once(self.tunnel.park()).await;
         if parked.is_none() || !pause.is_zero() {
-            self.state
-                .announce(&self.credentials.id, Secret::new(&*self.credentials.secret))
-                .await;
+            self.announce().await;
         }
         loop {
             self.tunnel.park().await;
@@ -165,9 +175,7 @@ impl ServerSession {
             self.tunnel.unpark();
             registry.notify_changed();
             // Those that wait in the child are served here meanwhile.
-            self.state
-                .announce(&self.credentials.id, Secret::new(&*self.credentials.secret))
-                .await;
+            self.announce().await;
             future::or(self.tunnel.unused(), async {
                 Timer::after(NEXT_ATTEMPT_PAUSE).await;
             })

@@ -12,7 +12,7 @@ use super::ports::PortSocket;
 use super::registry::{client_key, needs_siblings, Login, Registration};
 use super::settings::Settings;
 use super::state::ServerState;
-use super::users::{Admission, Credentials, LoginProof, LoginVerdict};
+use super::users::{Admission, Authenticator, Credentials, LoginProof, LoginVerdict};
 use super::{flows, ports, visitor};
 use crate::handover::MovedTunnel;
 use crate::net::clock::Tick;
@@ -73,7 +73,9 @@ pub async fn serve(
     } = incoming;
     let verified = verified.unwrap_or(Err(LoginRejection::Silent));
     let authenticated = match verified {
-        Ok((hello, verdict)) => admit(&state, peer, hello, verdict).await,
+        Ok((hello, authenticator, verdict)) => {
+            admit(&state, peer, hello, authenticator, verdict).await
+        }
         Err(rejected) => Err(rejected),
     };
     let connection = Connection {
@@ -99,8 +101,11 @@ pub async fn adopt(state: Arc<ServerState>, moved: MovedTunnel, socket: Socket) 
     let permit = state.connection_limit.take(peer.ip());
     let permit = permit.unwrap_or(Permit::UNCOUNTED);
     let settings = state.settings.get();
-    let verdict = settings.users.check_login(&hello.id, &hello.secret);
-    let authenticated = admit(&state, peer, hello, verdict).await;
+    // Tunnels with keys are of GT/2, and do not move.
+    let secret = hello.proof.secret().unwrap_or_default();
+    let authenticator = Authenticator::Secret(secret.into());
+    let verdict = settings.users.check_login(&hello.id, &authenticator);
+    let authenticated = admit(&state, peer, hello, authenticator, verdict).await;
     let connection = Connection {
         conn: Arc::new(socket.into()),
         peer,
@@ -208,7 +213,7 @@ async fn start(
             let credentials = Credentials {
                 key: Some(key).filter(|key| *key != authenticated.id),
                 id: authenticated.id,
-                secret: authenticated.secret,
+                authenticator: authenticated.authenticator,
             };
             let credentials = state.registry.share_credentials(credentials);
             let (tunnel, inbox) = Tunnel::on(thread, conn, rest, policy);
@@ -580,7 +585,7 @@ impl ServerSession {
     fn reauthorize(&self, settings: Arc<Settings>) -> Result<(), (RejectCode, &'static str)> {
         let verdict = settings
             .users
-            .check_login(&self.credentials.id, &self.credentials.secret);
+            .check_login(&self.credentials.id, &self.credentials.authenticator);
         let mut auth = self.auth();
         auth.settings = settings;
         match verdict {
@@ -683,7 +688,10 @@ impl ServerSession {
             }
             Event::Ping => self.tunnel.signal(Signal::Close),
             Event::Services(Some(hello)) => {
-                if hello.id != self.credentials.id || hello.secret != self.credentials.secret {
+                let Credentials {
+                    id, authenticator, ..
+                } = &*self.credentials;
+                if hello.id != *id || !authenticator.is_that_of(&hello.proof) {
                     return EventStep::End(self.reject_change(RejectCode::BadCredentials));
                 }
                 match watch.rare.as_ref().and_then(|rare| rare.review.as_ref()) {

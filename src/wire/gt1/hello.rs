@@ -1,8 +1,8 @@
 //! The GT/1 hello (docs/gt1.md, "Hello"), and its list of services, which GT/2 shares.
 
 use crate::wire::hello::{
-    Credentials, GroupSpec, Hello, ServiceSpec, MAX_DOMAIN, MAX_DOMAINS, MAX_GROUP, MAX_NAME,
-    MAX_OPTIONS,
+    Credentials, GroupSpec, Hello, Proof, ServiceSpec, MAX_DOMAIN, MAX_DOMAINS, MAX_GROUP,
+    MAX_NAME, MAX_OPTIONS,
 };
 use crate::wire::{Malformed, Version, MAGIC};
 
@@ -110,9 +110,12 @@ pub fn cut(name: &[u8]) -> &[u8] {
     name.get(..MAX_NAME).unwrap_or(name)
 }
 
+/// An id and a secret.
+type IdAndSecret<'a> = (&'a str, &'a [u8]);
+
 /// Parses id and secret at the start of `bytes`, which begin after magic and version. Returns
 /// them and their length; `None` if bytes are missing.
-fn credentials(bytes: &[u8]) -> Result<Option<(Credentials<'_>, usize)>, Malformed> {
+fn credentials(bytes: &[u8]) -> Result<Option<(IdAndSecret<'_>, usize)>, Malformed> {
     let Some((id, rest)) = read_name(bytes)? else {
         return Ok(None);
     };
@@ -120,7 +123,7 @@ fn credentials(bytes: &[u8]) -> Result<Option<(Credentials<'_>, usize)>, Malform
     let Some((secret, rest)) = read_name(rest)? else {
         return Ok(None);
     };
-    Ok(Some((Credentials { id, secret }, bytes.len() - rest.len())))
+    Ok(Some(((id, secret), bytes.len() - rest.len())))
 }
 
 /// A parsed value and the bytes after it; `None` if bytes are missing.
@@ -142,7 +145,7 @@ fn read_name(bytes: &[u8]) -> Read<'_, &[u8]> {
 pub struct Gt1HelloReader {
     /// Bytes of an incomplete item.
     held: Vec<u8>,
-    credentials: Option<(Box<str>, Box<[u8]>)>,
+    credentials: Option<(Box<str>, Proof)>,
     services: Vec<ServiceSpec>,
     complete: bool,
 }
@@ -154,10 +157,10 @@ impl Gt1HelloReader {
         self.held.extend_from_slice(bytes);
         let mut used = 0;
         if self.credentials.is_none() {
-            let Some((credentials, n)) = credentials(&self.held)? else {
+            let Some(((id, secret), n)) = credentials(&self.held)? else {
                 return Ok(bytes.len());
             };
-            self.credentials = Some((credentials.id.into(), credentials.secret.into()));
+            self.credentials = Some((id.into(), Proof::Secret(secret.into())));
             used = n;
         } else {
             while !self.complete {
@@ -185,15 +188,15 @@ impl Gt1HelloReader {
 
     /// Returns id and secret once they have been read.
     pub fn credentials(&self) -> Option<Credentials<'_>> {
-        let (id, secret) = self.credentials.as_ref()?;
-        Some(Credentials { id, secret })
+        let (id, proof) = self.credentials.as_ref()?;
+        Some(Credentials { id, proof })
     }
 
     /// Returns the hello once its last service has been read, otherwise the reader.
     pub fn finish(self) -> Result<Hello, Self> {
         match self {
             Self {
-                credentials: Some((id, secret)),
+                credentials: Some((id, proof)),
                 services,
                 complete: true,
                 ..
@@ -201,7 +204,7 @@ impl Gt1HelloReader {
                 origins: false,
                 instance: None,
                 id,
-                secret,
+                proof,
                 services,
                 window: 0,
             }),
@@ -398,7 +401,8 @@ mod tests {
         ];
         assert_eq!(encode("id1", b"secret1", &services), golden);
         let (hello, used) = decode(&golden[2..], 1).unwrap();
-        assert_eq!((&*hello.id, &*hello.secret), ("id1", &b"secret1"[..]));
+        assert_eq!(&*hello.id, "id1");
+        assert_eq!(hello.proof.secret(), Some(&b"secret1"[..]));
         assert_eq!(hello.services, services);
         assert_eq!(used, golden.len() - 2);
     }
@@ -515,7 +519,7 @@ mod tests {
             let len = bytes.len() - 2;
             bytes.extend_from_slice(&[0xAA; 50]);
             let (hello, used) = decode(&bytes[2..], step).unwrap();
-            prop_assert_eq!((&*hello.id, &*hello.secret), (&*id, &*secret));
+            prop_assert_eq!((&*hello.id, hello.proof.secret()), (&*id, Some(&*secret)));
             prop_assert_eq!((hello.services, used), (services, len));
         }
 

@@ -1,9 +1,10 @@
 //! The GT/2 hello (docs/wire.md, "Hello"): length, capabilities, fields.
 
+use crate::keys::{Challenge, PublicKey, CHALLENGE as CHALLENGE_LENGTH, PUBLIC_KEY, SIGNATURE};
 use crate::wire::gt1::hello::{cut, encode_services, read_service};
 use crate::wire::hello::{
-    Credentials, Hello, ServiceKinds, ServiceSpec, INSTANCE as INSTANCE_LENGTH, MAX_LENGTH,
-    MAX_NAME, MAX_OPTIONS,
+    Credentials, Hello, Proof, ServiceKinds, ServiceSpec, SignedKey, INSTANCE as INSTANCE_LENGTH,
+    MAX_LENGTH, MAX_NAME, MAX_OPTIONS,
 };
 use crate::wire::{kind_and_length, u32_at, Malformed, Version, MAGIC};
 
@@ -26,11 +27,20 @@ const SECRET: u8 = 0x02;
 const SERVICES: u8 = 0x03;
 const WINDOW: u8 = 0x04;
 const INSTANCE: u8 = 0x05;
+const CHALLENGE: u8 = 0x06;
+const KEY: u8 = 0x07;
+
+/// What the value of a key begins with: a key of Ed25519 follows.
+const ED25519: u8 = 1;
+/// Length in bytes of the value of a key without a signature.
+const UNSIGNED_KEY: usize = 1 + PUBLIC_KEY;
+/// Length in bytes of the value of a key with a signature.
+const SIGNED_KEY: usize = UNSIGNED_KEY + SIGNATURE;
 
 /// Encodes a complete hello. It ends like the head of an HTTP request, since a GT/1 server takes
 /// it for one and must not wait for more bytes (docs/wire.md, "Hello").
 pub fn encode(hello: &Hello) -> Vec<u8> {
-    let mut fields = encode_registration(hello);
+    let mut fields = registration(hello, true);
     field(&mut fields, WINDOW, &hello.window.to_be_bytes());
     if let Some(instance) = &hello.instance {
         field(&mut fields, INSTANCE, instance);
@@ -43,20 +53,57 @@ pub fn encode(hello: &Hello) -> Vec<u8> {
     begin(origins | domains | udp | groups, &fields)
 }
 
-/// Encodes the fields with credentials and services.
+/// Encodes the fields with credentials and services, without a signature.
 pub fn encode_registration(hello: &Hello) -> Vec<u8> {
+    registration(hello, false)
+}
+
+fn registration(hello: &Hello, signed: bool) -> Vec<u8> {
     let mut out = Vec::new();
     field(&mut out, ID, cut(hello.id.as_bytes()));
-    field(&mut out, SECRET, cut(&hello.secret));
+    match &hello.proof {
+        Proof::Secret(secret) => field(&mut out, SECRET, cut(secret)),
+        Proof::Key(key) => field(&mut out, KEY, &encode_key(key, signed)),
+    }
     let mut services = Vec::new();
     encode_services(&mut services, &hello.services);
     field(&mut out, SERVICES, &services);
     out
 }
 
-/// Encodes a server's answer to a hello, sent before it checks the credentials.
-pub fn answer() -> Vec<u8> {
-    begin(ORIGINS | DOMAINS | UDP | HEALTH | GROUPS, &[])
+/// Encodes the value of a key.
+fn encode_key(key: &SignedKey, signed: bool) -> Vec<u8> {
+    let signature = key.signature.as_ref().filter(|_| signed);
+    let signature = signature.map_or(&[][..], |bytes| bytes);
+    [&[ED25519], &key.key.0[..], signature].concat()
+}
+
+/// Parses the value of a key, whose length is checked.
+fn read_key(value: &[u8]) -> Result<SignedKey, Malformed> {
+    let wrong = Malformed::FieldLength(KEY);
+    let (kind, rest) = value.split_first().ok_or(wrong)?;
+    if *kind != ED25519 {
+        return Err(Malformed::KeyKind(*kind));
+    }
+    let (key, rest) = rest.split_first_chunk().ok_or(wrong)?;
+    let signature = match rest {
+        [] => None,
+        _ => Some(rest.try_into().map_err(|_| wrong)?),
+    };
+    Ok(SignedKey {
+        key: PublicKey(*key),
+        signature,
+    })
+}
+
+/// Encodes a server's answer to a hello, sent before it checks the credentials. The challenge is for
+/// clients with keys, if there are some.
+pub fn answer(challenge: Option<&Challenge>) -> Vec<u8> {
+    let mut fields = Vec::new();
+    if let Some(challenge) = challenge {
+        field(&mut fields, CHALLENGE, &challenge.0);
+    }
+    begin(ORIGINS | DOMAINS | UDP | HEALTH | GROUPS, &fields)
 }
 
 fn begin(capabilities: u32, fields: &[u8]) -> Vec<u8> {
@@ -86,10 +133,11 @@ pub struct Answer {
     pub kinds: ServiceKinds,
     /// Whether the server can be told which services are down.
     pub health: bool,
+    /// What a client with a key has to sign; `None` if the server takes no keys.
+    pub challenge: Option<Challenge>,
 }
 
-/// Parses the answer at the start of `bytes`; `None` if bytes are missing. No field of the answer
-/// has a meaning yet.
+/// Parses the answer at the start of `bytes`; `None` if bytes are missing.
 pub fn parse_answer(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
     let start = [MAGIC, Version::Two.byte()];
     let same = start.iter().zip(bytes).all(|(wanted, byte)| wanted == byte);
@@ -104,8 +152,12 @@ pub fn parse_answer(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
     }
     // `len` is at most MAX_ANSWER.
     let length = start.len() + 4 + len as usize;
-    let capabilities = u32_at(bytes, start.len() + 4).filter(|_| bytes.len() >= length);
-    Ok(capabilities.map(|capabilities| Answer {
+    let Some(capabilities) = u32_at(bytes, start.len() + 4).filter(|_| bytes.len() >= length)
+    else {
+        return Ok(None);
+    };
+    let fields = bytes.get(start.len() + 8..length).unwrap_or_default();
+    Ok(Some(Answer {
         length,
         origins: capabilities & ORIGINS != 0,
         kinds: ServiceKinds {
@@ -114,7 +166,28 @@ pub fn parse_answer(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
             groups: capabilities & GROUPS != 0,
         },
         health: capabilities & HEALTH != 0,
+        challenge: find_challenge(fields)?,
     }))
+}
+
+/// Finds the challenge among the fields of an answer. Fields that are not known yet may be anything.
+fn find_challenge(mut fields: &[u8]) -> Result<Option<Challenge>, Malformed> {
+    let mut challenge = None;
+    while let Some((kind, length)) = kind_and_length(fields) {
+        let wrong = Malformed::FieldLength(kind);
+        // At most MAX_ANSWER if it fits.
+        let value = fields.get(4..).and_then(|rest| rest.get(..length as usize));
+        let value = value.ok_or(wrong)?;
+        if kind == CHALLENGE {
+            if challenge.is_some() {
+                return Err(Malformed::FieldOrder(kind));
+            }
+            let bytes: [u8; CHALLENGE_LENGTH] = value.try_into().map_err(|_| wrong)?;
+            challenge = Some(Challenge(bytes));
+        }
+        fields = fields.get(4 + value.len()..).unwrap_or_default();
+    }
+    Ok(challenge)
 }
 
 /// A parser of a GT/2 hello that arrives in pieces, starting at its length field. Buffers at most
@@ -126,8 +199,10 @@ pub struct Gt2HelloReader {
     left: u32,
     stage: HelloStage,
     id: Option<Box<str>>,
-    secret: Option<Box<[u8]>>,
+    proof: Option<Proof>,
     services: Vec<ServiceSpec>,
+    /// The length of the value of a key.
+    key_length: usize,
     /// In a box, so that the reader stays small.
     optional: Box<OptionalFields>,
     capabilities: u32,
@@ -162,8 +237,9 @@ impl Gt2HelloReader {
             left: 8,
             stage: HelloStage::Begin,
             id: None,
-            secret: None,
+            proof: None,
             services: Vec::new(),
+            key_length: SIGNED_KEY,
             optional: Box::default(),
             capabilities: 0,
         }
@@ -174,6 +250,7 @@ impl Gt2HelloReader {
         Self {
             left: len,
             stage: HelloStage::Field,
+            key_length: UNSIGNED_KEY,
             ..Self::new()
         }
     }
@@ -228,11 +305,12 @@ impl Gt2HelloReader {
                             let id = String::from_utf8(value).map_err(|_| Malformed::NotText)?;
                             self.id = Some(id.into());
                         }
-                        SECRET => self.secret = Some(value.into()),
+                        SECRET => self.proof = Some(Proof::Secret(value.into())),
+                        KEY => self.proof = Some(Proof::Key(Box::new(read_key(&value)?))),
                         INSTANCE => self.optional.instance = value.first_chunk().copied(),
                         _ => self.optional.window = u32_at(&value, 0),
                     }
-                    let named = matches!(kind, ID | SECRET) && self.credentials().is_some();
+                    let named = matches!(kind, ID | SECRET | KEY) && self.credentials().is_some();
                     if named && self.services.is_empty() {
                         break;
                     }
@@ -288,7 +366,8 @@ impl Gt2HelloReader {
         let size = len as usize;
         let again = match kind {
             ID => self.id.is_some(),
-            SECRET => self.secret.is_some(),
+            // A client has one or the other.
+            SECRET | KEY => self.proof.is_some(),
             SERVICES => !self.services.is_empty() || self.credentials().is_none(),
             WINDOW => self.optional.window.is_some(),
             INSTANCE => self.optional.instance.is_some(),
@@ -299,7 +378,8 @@ impl Gt2HelloReader {
             ID | SECRET if !(1..=MAX_NAME).contains(&size) => Err(Malformed::NameLength(len)),
             WINDOW if size != 4 => Err(Malformed::FieldLength(kind)),
             INSTANCE if size != INSTANCE_LENGTH => Err(Malformed::FieldLength(kind)),
-            ID | SECRET | WINDOW | INSTANCE => Ok(HelloStage::Value(kind, size)),
+            KEY if size != self.key_length => Err(Malformed::FieldLength(kind)),
+            ID | SECRET | WINDOW | INSTANCE | KEY => Ok(HelloStage::Value(kind, size)),
             SERVICES if size == 0 => Err(Malformed::ServicesLength),
             SERVICES => Ok(HelloStage::Services(size)),
             _ => Ok(HelloStage::Skip(size)),
@@ -340,7 +420,7 @@ impl Gt2HelloReader {
     fn check_complete(&self) -> Result<(), Malformed> {
         let missing = [
             (ID, self.id.is_none()),
-            (SECRET, self.secret.is_none()),
+            (SECRET, self.proof.is_none()),
             (SERVICES, self.services.is_empty()),
         ];
         match missing.into_iter().find(|(_, missing)| *missing) {
@@ -349,10 +429,10 @@ impl Gt2HelloReader {
         }
     }
 
-    /// Returns id and secret once they have been read.
+    /// Returns id and proof once they have been read.
     pub fn credentials(&self) -> Option<Credentials<'_>> {
-        let (id, secret) = (self.id.as_deref()?, self.secret.as_deref()?);
-        Some(Credentials { id, secret })
+        let (id, proof) = (self.id.as_deref()?, self.proof.as_ref()?);
+        Some(Credentials { id, proof })
     }
 
     /// Returns the hello once it is complete, otherwise the reader.
@@ -361,14 +441,14 @@ impl Gt2HelloReader {
             Self {
                 stage: HelloStage::Complete,
                 id: Some(id),
-                secret: Some(secret),
+                proof: Some(proof),
                 services,
                 optional,
                 capabilities,
                 ..
             } => Ok(Hello {
                 id,
-                secret,
+                proof,
                 services,
                 window: optional.window.unwrap_or_default(),
                 origins: capabilities & ORIGINS != 0,
@@ -388,7 +468,7 @@ mod tests {
     fn hello(services: Vec<ServiceSpec>) -> Hello {
         Hello {
             id: "id1".into(),
-            secret: (*b"secret1").into(),
+            proof: Proof::Secret((*b"secret1").into()),
             services,
             window: 32 * 1024,
             origins: false,
@@ -461,7 +541,8 @@ mod tests {
         let mut reader = Gt2HelloReader::new();
         let used = reader.feed(&bytes[2..]).unwrap();
         assert_eq!(used, 8 + 4 + 3 + 4 + 7);
-        assert_eq!(reader.credentials().unwrap().secret, b"secret1");
+        let proof = reader.credentials().unwrap().proof;
+        assert_eq!(proof.secret(), Some(&b"secret1"[..]));
         assert!(reader.finish().is_err());
     }
 
@@ -539,6 +620,62 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_signed_in_a_hello_and_not_in_a_registration() {
+        let key = |rest: usize| [&[ED25519][..], &[7; PUBLIC_KEY], &vec![8; rest]].concat();
+        let signed = key(SIGNATURE);
+        let (id, services): ((u8, &[u8]), (u8, &[u8])) = (CREDENTIALS[0], (SERVICES, &[0x00]));
+        for (value, wanted) in [
+            (&key(0)[..], Malformed::FieldLength(KEY)),
+            (&key(SIGNATURE + 1), Malformed::FieldLength(KEY)),
+            (&[], Malformed::FieldLength(KEY)),
+            (&[&[2], &signed[1..]].concat(), Malformed::KeyKind(2)),
+        ] {
+            assert_eq!(refused(&[id, (KEY, value), services]), wanted);
+        }
+        let both = [id, CREDENTIALS[1], (KEY, &signed), services];
+        assert_eq!(refused(&both), Malformed::FieldOrder(KEY));
+        let both = [id, (KEY, &signed), CREDENTIALS[1], services];
+        assert_eq!(refused(&both), Malformed::FieldOrder(SECRET));
+        let mut fields = Vec::new();
+        [id, (KEY, &signed), services].map(|(kind, value)| field(&mut fields, kind, value));
+        let len = u32::try_from(fields.len()).unwrap();
+        let refused = decode(Gt2HelloReader::registration(len), &fields, 7);
+        assert_eq!(refused.unwrap_err(), Malformed::FieldLength(KEY));
+    }
+
+    #[test]
+    fn a_challenge_is_a_field_of_the_answer() {
+        let challenge = Challenge([7; CHALLENGE_LENGTH]);
+        let bytes = answer(Some(&challenge));
+        assert_eq!(bytes[..10], [0xF0, 0x20, 0, 0, 0, 40, 0, 0, 0, 0x1F]);
+        for cut in 0..bytes.len() {
+            assert_eq!(parse_answer(&bytes[..cut]), Ok(None));
+        }
+        let parsed = parse_answer(&bytes).unwrap().unwrap();
+        assert_eq!(
+            (parsed.challenge, parsed.length),
+            (Some(challenge), bytes.len())
+        );
+        let of = |fields: &[(u8, &[u8])]| {
+            let mut bytes = Vec::new();
+            fields
+                .iter()
+                .for_each(|(kind, value)| field(&mut bytes, *kind, value));
+            parse_answer(&begin(0, &bytes)).map(|answer| answer.unwrap().challenge)
+        };
+        assert_eq!(
+            of(&[(0x77, &[1, 2]), (CHALLENGE, &[7; 32])]),
+            Ok(Some(challenge))
+        );
+        let wrong = Err(Malformed::FieldLength(CHALLENGE));
+        assert_eq!(of(&[(CHALLENGE, &[7; 31])]), wrong);
+        let twice = of(&[(CHALLENGE, &[7; 32]), (CHALLENGE, &[7; 32])]);
+        assert_eq!(twice, Err(Malformed::FieldOrder(CHALLENGE)));
+        let cut = parse_answer(&begin(0, &[CHALLENGE, 0, 0, 32, 7]));
+        assert_eq!(cut, Err(Malformed::FieldLength(CHALLENGE)));
+    }
+
+    #[test]
     fn lengths_are_checked_before_anything_is_buffered() {
         for len in [0u32, 3, MAX_LENGTH + 1, u32::MAX] {
             let bytes = [len.to_be_bytes(), [0; 4]].concat();
@@ -553,7 +690,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_recognized_by_its_first_bytes_and_skipped() {
-        let mut bytes = answer();
+        let mut bytes = answer(None);
         assert_eq!(bytes, [0xF0, 0x20, 0, 0, 0, 4, 0, 0, 0, 0x1F]);
         bytes.extend([0xAA; 9]);
         for cut in 0..10 {
@@ -569,6 +706,7 @@ mod tests {
                     false => ServiceKinds::NONE,
                 },
                 health: all,
+                challenge: None,
             }))
         };
         assert_eq!(parse_answer(&bytes), answer(true));
@@ -634,9 +772,19 @@ mod tests {
             window in any::<u32>(),
             origins in any::<bool>(),
             instance in any::<Option<[u8; INSTANCE_LENGTH]>>(),
+            key in proptest::option::of(
+                (any::<[u8; 32]>(), proptest::collection::vec(any::<u8>(), SIGNATURE))
+            ),
             step in 1usize..40,
         ) {
-            let hello = Hello { id: id.into(), secret: secret.into(), services, window, origins, instance };
+            let proof = match key {
+                None => Proof::Secret(secret.into()),
+                Some((key, signature)) => Proof::Key(Box::new(SignedKey {
+                    key: PublicKey(key),
+                    signature: signature.try_into().ok(),
+                })),
+            };
+            let hello = Hello { id: id.into(), proof, services, window, origins, instance };
             let mut bytes = encode(&hello);
             let len = bytes.len() - 2;
             bytes.extend_from_slice(&[0xAA; 50]);
@@ -644,6 +792,10 @@ mod tests {
             prop_assert_eq!(&read, &hello);
             prop_assert_eq!(used, len);
 
+            let mut hello = hello;
+            if let Proof::Key(key) = &mut hello.proof {
+                key.signature = None;
+            }
             let mut bytes = encode_registration(&hello);
             let len = bytes.len();
             bytes.extend_from_slice(&[0xAA; 50]);

@@ -1,8 +1,6 @@
-//! The fingerprint of a key: what `remoteKey` pins. Not the certificate around the key.
+//! The fingerprint of a server's key: what `remoteKey` pins. Not the certificate around the key.
 
-use super::verify::public_key;
 use crate::encoding::BASE64;
-use async_tls::pki_types::CertificateDer;
 use base64::Engine;
 use ring::digest::{digest, SHA256};
 use std::fmt;
@@ -17,11 +15,16 @@ const PREFIX: &str = "SHA256:";
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// Returns the fingerprint of a certificate's key; `None` if the certificate cannot be read.
-    pub(super) fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
-        let key = public_key(certificate)?;
-        let digest = digest(&SHA256, key.as_ref());
-        digest.as_ref().try_into().ok().map(Self)
+    /// Returns the fingerprint of a public key, a SubjectPublicKeyInfo in DER.
+    pub fn of(key: &[u8]) -> Self {
+        let mut bytes = [0; 32];
+        // Both have 32 bytes.
+        let digest = digest(&SHA256, key);
+        bytes
+            .iter_mut()
+            .zip(digest.as_ref())
+            .for_each(|(to, from)| *to = *from);
+        Self(bytes)
     }
 }
 

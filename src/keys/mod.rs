@@ -1,0 +1,14 @@
+//! Keys by which the ends know each other: of servers (fingerprints) and of clients, and the login with
+//! one. Not certificates, see `net::tls`, and not the bytes of a hello, see `wire`.
+
+mod fingerprint;
+mod login;
+#[cfg(feature = "client")]
+mod private_key;
+mod public_key;
+
+pub use fingerprint::Fingerprint;
+pub use login::{Binding, Challenge, CHALLENGE};
+#[cfg(feature = "client")]
+pub use private_key::PrivateKey;
+pub use public_key::{AuthorizedKey, PublicKey, Signature, PUBLIC_KEY, SIGNATURE};

@@ -1,0 +1,9 @@
+//! Trust between the ends: keys of servers and clients, and certificates of visitors.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+#[cfg(all(feature = "server", feature = "client"))]
+mod keys;
+#[cfg(all(feature = "server", feature = "client"))]
+mod pins;
