@@ -164,6 +164,9 @@ fn check(roles: &[RoleConfig]) -> ExitCode {
         for warning in &loaded.warnings {
             eprintln!("gt: warning: {warning}");
         }
+        for warning in daemon::exposed_files(loaded) {
+            eprintln!("gt: warning: {warning}");
+        }
         if let Err(why) = daemon::check(loaded) {
             code = complain(FAILED, &why.to_string(), None);
         }

@@ -199,7 +199,10 @@ mod server {
     fn a_value_may_look_like_anything() {
         let server = server("gt server -id help -secret --help");
         assert_eq!(server.users[0].id, "help");
-        assert_eq!(server.users[0].secret.as_bytes(), b"--help");
+        assert_eq!(
+            server.users[0].secret.as_ref().unwrap().as_bytes(),
+            b"--help"
+        );
     }
 
     #[test]
@@ -262,7 +265,10 @@ mod server {
         assert_eq!(s.addr.unwrap().to_string(), ":8080");
         assert_eq!(s.users.len(), 1);
         assert_eq!(
-            (s.users[0].id.as_str(), s.users[0].secret.as_bytes()),
+            (
+                s.users[0].id.as_str(),
+                s.users[0].secret.as_ref().unwrap().as_bytes()
+            ),
             ("id1", &b"secret1"[..])
         );
         assert_eq!(s.any_client, AnyClient::Refused);
@@ -316,7 +322,7 @@ mod server {
             let users = server(line).users;
             let pairs: Vec<_> = users
                 .iter()
-                .map(|user| (user.id.as_str(), user.secret.as_bytes()))
+                .map(|user| (user.id.as_str(), user.secret.as_ref().unwrap().as_bytes()))
                 .collect();
             assert_eq!(pairs, [("id1", &b"secret1"[..]), ("id2", &b"secret2"[..])]);
         }

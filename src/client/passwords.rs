@@ -419,6 +419,7 @@ mod tests {
                 is_decrypted,
                 is_told,
                 server_name: None,
+                subject: None,
             })
         };
         assert!(readable("192.0.2.7:5", false, false));

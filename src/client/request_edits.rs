@@ -15,6 +15,8 @@ const FOR: &str = "X-Forwarded-For";
 const PROTO: &str = "X-Forwarded-Proto";
 const HOST: &str = "X-Forwarded-Host";
 const REAL_IP: &str = "X-Real-IP";
+/// The field that tells the subject of the visitor's certificate.
+const SUBJECT: &str = "X-Forwarded-TLS-Client-Subject";
 
 const AUTHORIZATION: &str = "Authorization";
 
@@ -148,6 +150,13 @@ impl ForwardedVisitor {
             let scheme = if origin.is_decrypted { "https" } else { "http" };
             edits.add(head, PROTO, scheme);
         }
+        let origin = self.origin.as_ref();
+        if let Some(subject) = origin.and_then(|origin| origin.subject.as_deref()) {
+            // A server that is not what it should be must not add lines of its own.
+            if subject.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+                edits.add(head, SUBJECT, subject);
+            }
+        }
         // A service that is a proxy itself would remove the fields that are named here (RFC 9110,
         // section 7.6.1), and with them what it is told.
         for field in head.fields().filter(|field| field.is("connection")) {
@@ -238,6 +247,7 @@ mod tests {
                 is_decrypted: true,
                 is_told,
                 server_name: None,
+                subject: None,
             })),
         }
     }

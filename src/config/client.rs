@@ -30,7 +30,7 @@ use super::file::{error, Document, Section};
 use super::layers::{without_p2p, Flag, Layers, OptionName, Options};
 use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
-use super::{check_length, ConfigError, Role, RoleConfig, Secret, Url, Wire};
+use super::{check_length, secret_file, ConfigError, Role, RoleConfig, Secret, Url, Wire};
 use crate::net::{ProxyServer, Source};
 pub use health_check::{HealthCheck, HealthProbe};
 pub use local::{Local, Scheme};
@@ -201,12 +201,29 @@ pub fn load(
         fail("There is no id: set the id of this client by id or -id.".to_owned())
     })?;
     check_length(&format!("The id \"{id}\""), id.len()).map_err(fail)?;
-    let secret = options.secret;
+    let mut secret_files: Vec<PathBuf> = document
+        .and_then(Document::with_secrets)
+        .into_iter()
+        .collect();
+    secret_files.extend(options.key.clone());
+    let secret = match (options.secret, options.secret_file) {
+        (Some(_), Some(_)) => {
+            let why = "secret and secretFile both name the secret: remove one of them.";
+            return Err(fail(why.to_owned()));
+        }
+        (None, Some(path)) => {
+            let secret = secret_file::secret("secretFile", &path).map_err(fail)?;
+            secret_files.push(path);
+            Some(secret)
+        }
+        (secret, None) => secret,
+    };
     if let Some(secret) = &secret {
         check_length(&format!("The secret of \"{id}\""), secret.as_bytes().len()).map_err(fail)?;
     }
     let mut services = Vec::new();
     for (name, group) in groups {
+        secret_files.extend(group.password_file.clone());
         services.extend(ServiceConfig::all(group, &name, &mut warnings).map_err(fail)?);
     }
     check_ports(&services).map_err(fail)?;
@@ -308,6 +325,7 @@ pub fn load(
         role: Role::Client(Box::new(client)),
         source: document.map(|document| document.path.clone()),
         warnings,
+        secret_files,
         shown: String::new(),
     })
 }

@@ -58,6 +58,14 @@ impl Document {
         }
     }
 
+    /// Returns the path if the file seems to have secrets in it.
+    pub fn with_secrets(&self) -> Option<PathBuf> {
+        let text = self.tree.text();
+        let has = |key: &str| text.contains(key);
+        let has = has("secret:") || has("groupKey:") || has("sentryDSN:");
+        has.then(|| self.path.clone())
+    }
+
     /// Reads a file, or every `*.yaml` and `*.yml` file of a directory, sorted by name.
     pub fn open_all(path: &Path) -> Result<Vec<Self>, ConfigError> {
         if !path.is_dir() {

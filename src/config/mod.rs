@@ -22,6 +22,7 @@ pub(crate) mod options;
 mod port_range;
 mod role;
 mod secret;
+pub(crate) mod secret_file;
 #[cfg(feature = "server")]
 pub mod server;
 pub(crate) mod summary;
@@ -70,6 +71,8 @@ pub struct RoleConfig {
     pub source: Option<PathBuf>,
     /// Warnings for the log. The rest of the configuration works in spite of them.
     pub warnings: Vec<String>,
+    /// Files with secrets or keys, which others should not read.
+    pub secret_files: Vec<PathBuf>,
     /// All options in one line for the log, without secrets.
     pub shown: String,
 }

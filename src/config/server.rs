@@ -59,6 +59,8 @@ pub struct ServerConfig {
     pub cert_file: Option<PathBuf>,
     /// PEM file with the key for `tls_addr` and `quic_addr`.
     pub key_file: Option<PathBuf>,
+    /// PEM file with the authorities of visitors' certificates, which visitors of `tls_addr` must have.
+    pub client_ca: Option<PathBuf>,
     /// Directory with the certificate that the server makes if it has no `cert_file`.
     pub state_dir: Option<PathBuf>,
     /// Oldest TLS version for `tls_addr`.
@@ -208,6 +210,12 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
     let by_file: PairedOptions = layers(&[], &sections).read()?;
     let fail = |message: String| error(document, message);
 
+    let mut secret_files: Vec<PathBuf> = document
+        .and_then(Document::with_secrets)
+        .into_iter()
+        .collect();
+    let keys = [&options.key_file, &options.api_key_file];
+    secret_files.extend(keys.into_iter().flatten().cloned());
     let mut users = UsersConfig::default();
     // Each of these restricts which clients may connect, even if it turns out to be empty: a users
     // file may be half-written, a variable of a start script unset.
@@ -221,13 +229,14 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         let document = Document::open(path, Content::Users)?;
         let (entries, unknown) = document.read(&[])?;
         warnings.extend(document.unknown(&unknown, &[]));
+        secret_files.extend(document.with_secrets());
         users
-            .add_entries(entries)
+            .add_entries(entries, &mut secret_files)
             .map_err(|why| error(Some(&document), why))?;
     }
     users.add_pairs(&by_file).map_err(fail)?;
     users
-        .add_entries(file.users.unwrap_or_default())
+        .add_entries(file.users.unwrap_or_default(), &mut secret_files)
         .map_err(fail)?;
 
     let sources = [by_flags, by_file];
@@ -310,6 +319,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         quic_addr: options.quic_addr,
         cert_file: options.cert_file,
         key_file: options.key_file,
+        client_ca: options.client_ca,
         state_dir: common.state_dir,
         tls_min: tunnel_tls_min,
         users,
@@ -355,6 +365,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         role: Role::Server(Box::new(server)),
         source: document.map(|document| document.path.clone()),
         warnings,
+        secret_files,
         shown: String::new(),
     })
 }
@@ -370,6 +381,12 @@ fn check(server: &ServerConfig) -> Result<(), String> {
         return Err(
             "quicAddr needs both certFile and keyFile, or none of them for a certificate that the \
              server makes itself."
+                .to_owned(),
+        );
+    }
+    if server.client_ca.is_some() && server.tls_addr.is_none() {
+        return Err(
+            "clientCA needs tlsAddr: visitors of addr and sniAddr show gt no certificate."
                 .to_owned(),
         );
     }

@@ -383,7 +383,8 @@ options:
         let server = server(text);
         let of = |id: &str| {
             let User { secret, limits, .. } = user(&server, id);
-            let (secret, hosts) = (secret.as_bytes(), &limits.hosts);
+            let secret = secret.as_ref().map(Secret::as_bytes);
+            let (secret, hosts) = (secret.unwrap(), &limits.hosts);
             (
                 secret,
                 limits.connections,

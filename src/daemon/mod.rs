@@ -119,6 +119,11 @@ pub fn fingerprints(roles: &[RoleConfig]) -> Result<Vec<Fingerprint>, DaemonErro
     }
 }
 
+/// Returns a warning for each file with secrets that every user of this machine can read.
+pub fn exposed_files(loaded: &RoleConfig) -> Vec<String> {
+    config::secret_file::readable_by_all(&loaded.secret_files)
+}
+
 /// Lets root become the user that the roles run as, for [`check`]: what that user cannot read, gt
 /// cannot reload.
 pub fn check_as_user(roles: &[RoleConfig]) -> Result<(), DaemonError> {

@@ -147,6 +147,8 @@ pub fn health_status(data: &[u8]) {
 
 /// The address of the visitor whose requests are followed.
 const VISITOR: &str = "192.0.2.7";
+/// The subject of the visitor's certificate.
+const SUBJECT: &str = "CN=alice";
 
 /// Follows the requests of a visitor to a service with `forwarded`: however they are read, nothing that
 /// the visitor says of itself reaches the service.
@@ -158,6 +160,7 @@ pub fn visitor_fields(data: &[u8]) {
         is_decrypted: true,
         is_told: false,
         server_name: None,
+        subject: Some(SUBJECT.into()),
     };
     let rule = RequestEdits {
         visitor: Some(ForwardedVisitor {
@@ -201,6 +204,7 @@ fn assert_about_visitor<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) 
         (&b"X-Forwarded-For"[..], VISITOR.as_bytes()),
         (&b"X-Real-IP"[..], VISITOR.as_bytes()),
         (&b"X-Forwarded-Proto"[..], &b"https"[..]),
+        (&b"X-Forwarded-TLS-Client-Subject"[..], SUBJECT.as_bytes()),
     ];
     assert_eq!(told, expected);
 }

@@ -52,7 +52,15 @@ pub fn flags(data: &[u8]) {
     // These name files, which would be opened.
     let opens = |word: &String| {
         let name = word.trim_start_matches('-');
-        name.starts_with("config") || name.starts_with("users")
+        let names = [
+            "config",
+            "users",
+            "secretFile",
+            "secret-file",
+            "passwordFile",
+            "password-file",
+        ];
+        names.iter().any(|file| name.starts_with(file))
     };
     if argv.iter().any(opens) {
         return;

@@ -37,6 +37,7 @@ mod server;
 mod stun;
 #[cfg(test)]
 mod tests;
+mod trust;
 #[cfg(feature = "ws")]
 mod websocket;
 mod wire;
@@ -72,6 +73,9 @@ pub use sctp::sctp_chunks;
 pub use server::{client_hello, http_head, proxy_header};
 #[cfg(all(feature = "server", feature = "p2p"))]
 pub use stun::stun;
+pub use trust::keys;
+#[cfg(feature = "server")]
+pub use trust::subjects;
 #[cfg(feature = "ws")]
 pub use websocket::websocket;
 pub use wire::{gt1_frames, gt1_hello, gt2_frames, gt2_hello, origins};

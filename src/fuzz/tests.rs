@@ -132,7 +132,7 @@ macro_rules! hold {
 }
 
 mod promises_of_every_gt {
-    hold!(datagrams flags gt1_frames gt1_hello gt2_frames gt2_hello http_answer http_requests origins urls yaml);
+    hold!(datagrams flags gt1_frames gt1_hello gt2_frames gt2_hello http_answer http_requests keys origins urls yaml);
 }
 
 #[cfg(feature = "client")]
@@ -162,7 +162,7 @@ mod promises_of_peers {
 
 #[cfg(feature = "server")]
 mod promises_of_the_server {
-    hold!(client_hello http_head proxy_header);
+    hold!(client_hello http_head proxy_header subjects);
 }
 
 #[cfg(feature = "ws")]

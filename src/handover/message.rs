@@ -254,6 +254,7 @@ mod tests {
             is_decrypted: true,
             is_told: false,
             server_name: Some("web.example".into()),
+            subject: Some("CN=alice".into()),
         };
         for message in [
             Message::Done,

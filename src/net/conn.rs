@@ -336,6 +336,17 @@ impl Conn {
         }
     }
 
+    /// Returns the certificate of a visitor, which an authority of `clientCA` has signed; `None` without
+    /// one.
+    #[cfg(feature = "server")]
+    pub fn client_certificate(&self) -> Option<super::tls::ClientCertificate> {
+        match self {
+            Self::Plain(_) | Self::Datagrams(_) => None,
+            Self::Tls(tls) => super::tls::client_certificate(&lock(tls)),
+            Self::Layered(layer) => layer.below().client_certificate(),
+        }
+    }
+
     /// Waits for bytes and reads them, see [`Conn::poll_read`].
     pub async fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         std::future::poll_fn(|cx| self.poll_read(cx, buf)).await

@@ -28,6 +28,8 @@ mod pem;
 mod quic_identity;
 #[cfg(any(feature = "server", feature = "p2p"))]
 mod self_signed;
+#[cfg(feature = "server")]
+pub(crate) mod subject;
 mod verify;
 
 #[cfg(feature = "server")]
@@ -130,6 +132,31 @@ const SESSIONS: usize = 64;
 pub(crate) fn private_key_in(path: &Path) -> io::Result<Vec<u8>> {
     let key = pem::private_key(path)?;
     Ok(key.secret_der().to_vec())
+}
+
+/// The certificate of a visitor, which has been verified.
+#[cfg(feature = "server")]
+pub struct ClientCertificate(CertificateDer<'static>);
+
+#[cfg(feature = "server")]
+impl ClientCertificate {
+    /// Returns its subject as text of printable ASCII; `None` if it has none that fits.
+    pub fn subject(&self) -> Option<String> {
+        subject::subject(&self.0)
+    }
+}
+
+/// Returns the certificate of the client at the other end of a connection that this end has accepted.
+#[cfg(feature = "server")]
+pub(crate) fn client_certificate(stream: &Stream) -> Option<ClientCertificate> {
+    match stream {
+        Stream::Client(_) => None,
+        Stream::Server(stream) => {
+            let certificates = stream.get_ref().1.peer_certificates()?;
+            let first = certificates.first()?;
+            Some(ClientCertificate(first.clone().into_owned()))
+        }
+    }
 }
 
 /// Returns what binds a login to the connection: exported keying material for which RFC 9266 has the

@@ -16,6 +16,8 @@ pub enum ErrorPage {
     BadRequest(&'static str),
     /// 403: the visitor's address may not use the service.
     NotAllowed,
+    /// 403: the visitor has no certificate, and needs one.
+    NoCertificate,
     /// 404: no client has the host prefix.
     NoSuchHost,
     /// 408: the request did not arrive in time.
@@ -35,9 +37,10 @@ pub enum ErrorPage {
 impl ErrorPage {
     /// All variants.
     #[cfg(test)]
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::BadRequest("why"),
         Self::NotAllowed,
+        Self::NoCertificate,
         Self::NoSuchHost,
         Self::TimedOutReading,
         Self::HeadTooLong,
@@ -52,6 +55,10 @@ impl ErrorPage {
         match self {
             Self::BadRequest(why) => ("400 Bad Request", why),
             Self::NotAllowed => ("403 Forbidden", "your address may not use this service"),
+            Self::NoCertificate => (
+                "403 Forbidden",
+                "this server needs a certificate from its visitors",
+            ),
             Self::NoSuchHost => ("404 Not Found", "no such host on this server"),
             Self::TimedOutReading => ("408 Request Timeout", "the request did not arrive in time"),
             Self::HeadTooLong => (

@@ -122,7 +122,7 @@ impl ApiPlan {
         let files = api.tls.as_ref();
         let acceptor = files.map(|(cert, key)| {
             let identity = Identity::from_files(cert, key)?;
-            settings::acceptor(identity, api.tls_min)
+            settings::acceptor(identity, api.tls_min, None)
         });
         Ok(Self {
             acceptor: acceptor.transpose()?,

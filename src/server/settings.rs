@@ -13,7 +13,7 @@ use crate::net::{self, Timer};
 use crate::tunnel::Tunnel;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub struct Settings {
     pub unidirectional: bool,
     /// The TLS acceptor of the `tlsAddr` listener.
     pub acceptor: Option<Acceptor>,
+    /// Whether visitors of the `tlsAddr` listener need a certificate.
+    pub certified_visitors: bool,
     /// The fingerprint of the key of `acceptor`.
     pub fingerprint: Option<Fingerprint>,
     /// Where tunnels in WebSockets are taken.
@@ -88,7 +90,8 @@ impl Settings {
             before.users.check_reload(config)?;
         }
         let fingerprint = identity.as_ref().map(Identity::fingerprint).transpose()?;
-        let acceptor = identity.map(|identity| acceptor(identity, config.tls_min));
+        let acceptor = identity
+            .map(|identity| acceptor(identity, config.tls_min, config.client_ca.as_deref()));
         let unknown_ids = match &config.auth_api {
             Some(url) => UnknownIds::AuthApi(
                 match before.and_then(|settings| settings.users.auth_api()) {
@@ -118,6 +121,7 @@ impl Settings {
             udp_timeout: config.udp_timeout,
             unidirectional: config.timeout_on_unidirectional_traffic,
             acceptor: acceptor.transpose()?,
+            certified_visitors: config.client_ca.is_some(),
             fingerprint,
             ws: config.ws.clone(),
             bbr: config.bbr,
@@ -166,12 +170,16 @@ fn of_files(config: &config::ServerConfig) -> io::Result<Option<Identity>> {
 }
 
 /// Creates a TLS acceptor. The error names certificate and key.
-pub fn acceptor(identity: Identity, min: TlsVersion) -> io::Result<Acceptor> {
+pub fn acceptor(
+    identity: Identity,
+    min: TlsVersion,
+    client_ca: Option<&Path>,
+) -> io::Result<Acceptor> {
     let min = match min {
         TlsVersion::Tls12 => MinVersion::Tls12,
         TlsVersion::Tls13 => MinVersion::Tls13,
     };
-    Acceptor::new(identity, min)
+    Acceptor::new(identity, min, client_ca)
 }
 
 /// The settings in force. [`announce`] lets sessions and visitors apply changed ones.
@@ -210,6 +218,7 @@ impl Settings {
             udp_timeout: Duration::from_secs(60),
             unidirectional: false,
             acceptor: None,
+            certified_visitors: false,
             fingerprint: None,
             ws: None,
             bbr: false,

@@ -108,6 +108,9 @@ impl Incoming {
                     let _ = timeout_at(self.deadline, quic::answer_probe(&conn)).await;
                     return;
                 }
+                Some(Sniffed::Visitor(request)) if self.lacks_certificate(&conn, &request) => {
+                    VisitorRequest::Invalid(ErrorPage::NoCertificate)
+                }
                 Some(Sniffed::Visitor(request)) => request,
                 None if self.is_http() && !self.head.is_empty() => {
                     VisitorRequest::Invalid(ErrorPage::TimedOutReading)
@@ -125,6 +128,18 @@ impl Incoming {
         let hello = timeout_at(self.deadline, handshake.read_hello(&mut self, &conn)).await;
         drop(handshake);
         Box::pin(session::serve(self, conn, version, hello)).await;
+    }
+
+    /// Whether a visitor needs a certificate and has none. A wrong one has been refused in the handshake.
+    fn lacks_certificate(&self, conn: &Conn, request: &VisitorRequest) -> bool {
+        let is_self_test = match request {
+            VisitorRequest::Host(_, name) => self.state.self_test.has_prefix(name),
+            _ => false,
+        };
+        self.settings.certified_visitors
+            && self.kind == ListenerKind::Https
+            && !is_self_test
+            && conn.client_certificate().is_none()
     }
 
     /// Answers a plain HTTP request on a TLS listener with an error.

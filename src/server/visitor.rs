@@ -194,6 +194,9 @@ impl Incoming {
             ListenerKind::Https => {
                 origin.is_decrypted = true;
                 origin.server_name = conn.server_name();
+                let certificate = conn.client_certificate();
+                let subject = certificate.and_then(|certificate| certificate.subject());
+                origin.subject = subject.map(Into::into);
             }
             ListenerKind::Sni => {
                 if let HelloResult::Name(name) = client_hello::server_name(&self.head) {

@@ -2,9 +2,10 @@
 
 use super::codec::{answer, parse_answer, Answer, HelloReader};
 use super::frame::{Header, Signal};
-use super::hello::{GroupSpec, Hello, ServiceKinds, ServiceSpec};
+use super::hello::{GroupSpec, Hello, Proof, ServiceKinds, ServiceSpec, SignedKey};
 use super::origin::{Transport, VisitorOrigin, LENGTH};
 use super::Version;
+use crate::keys::{Challenge, PublicKey};
 
 const PAGE: &str = include_str!("../../docs/wire.md");
 
@@ -173,7 +174,7 @@ fn the_hello_examples_match_the_code() {
         let example = bytes(&block(name).concat());
         let hello = Hello {
             id: "id1".into(),
-            secret: (*b"secret1").into(),
+            proof: Proof::Secret((*b"secret1").into()),
             services,
             window: 32768,
             origins: name == "client-hello-with-origins",
@@ -185,15 +186,47 @@ fn the_hello_examples_match_the_code() {
         reader.feed(&example[2 + credentials..]).unwrap();
         assert_eq!(reader.finish().unwrap(), hello, "{name}");
     }
-    let example = bytes(&block("server-hello").concat());
-    assert_eq!(answer(), example);
-    let answer = Answer {
-        length: example.len(),
-        origins: true,
-        kinds: ServiceKinds::ALL,
-        health: true,
+    let challenge = Challenge([6; 32]);
+    for (name, challenge) in [
+        ("server-hello", None),
+        ("server-hello-with-a-challenge", Some(challenge)),
+    ] {
+        let example = bytes(&block(name).concat());
+        assert_eq!(answer(challenge.as_ref()), example);
+        let answer = Answer {
+            length: example.len(),
+            origins: true,
+            kinds: ServiceKinds::ALL,
+            health: true,
+            challenge,
+        };
+        assert_eq!(parse_answer(&example), Ok(Some(answer)));
+    }
+}
+
+#[test]
+fn the_example_of_a_key_matches_the_code() {
+    let example = bytes(&block("client-hello-with-a-key").concat());
+    let key = SignedKey {
+        key: PublicKey([7; 32]),
+        signature: Some([8; 64]),
     };
-    assert_eq!(parse_answer(&example), Ok(Some(answer)));
+    let hello = Hello {
+        id: "id1".into(),
+        proof: Proof::Key(Box::new(key)),
+        services: vec![ServiceSpec::Host {
+            tls: false,
+            prefix: None,
+        }],
+        window: 32768,
+        origins: false,
+        instance: None,
+    };
+    assert_eq!(hello.encode(Version::Two), example);
+    let mut reader = HelloReader::new(Version::Two);
+    let credentials = reader.feed(&example[2..]).unwrap();
+    reader.feed(&example[2 + credentials..]).unwrap();
+    assert_eq!(reader.finish().unwrap(), hello);
 }
 
 #[cfg(feature = "server")]
@@ -235,6 +268,7 @@ fn the_origin_examples_match_the_code() {
             is_decrypted: server_name.is_some(),
             is_told: false,
             server_name: server_name.map(Into::into),
+            subject: None,
         };
         assert_eq!(&*origin.encode(), example, "{name}");
         assert_eq!(

@@ -13,6 +13,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
 const BAD_CREDENTIALS: Frame = Frame::Error(1);
+const PASSWORD: &str = "bob:$pbkdf2-sha256$i=310000$3+4f3ib27oI8qj+tj8Bx4w$6rT2vBti7/VRXwpEl8XzVNnL/S3xcePFxPLXFL55vZo";
 
 /// Returns the answer to a client that connects to `addr` with this hello.
 fn answer(addr: SocketAddr, hello: &[u8]) -> Frame {
@@ -28,7 +29,7 @@ fn parsed(line: &str) -> Command {
 
 /// Returns the flags that `gt` reports as having no effect. `line` must contain all flags that can
 /// be combined.
-fn not_effective(role: &str, line: &str) -> BTreeSet<String> {
+fn not_effective(role: &str, lines: &[String]) -> BTreeSet<String> {
     let Command::Print(help) = parsed(&format!("{role} -h")) else {
         panic!("no help");
     };
@@ -36,16 +37,22 @@ fn not_effective(role: &str, line: &str) -> BTreeSet<String> {
     let alone = ["-config", "-h", "-s", "-version"];
     for flag in shown.filter(|word| word.starts_with('-') && !alone.contains(word)) {
         let given = |word: &&str| word.split('=').next() == Some(flag);
-        assert!(words(line).iter().any(given), "{flag} is not tried");
+        let all = lines.iter().flat_map(|line| words(line));
+        let tried = all.collect::<Vec<_>>().iter().any(given);
+        assert!(tried, "{flag} is not tried");
     }
-    let Command::Run(roles) = parsed(&format!("{role} {line}")) else {
-        panic!("nothing to run");
-    };
-    let warnings = roles.iter().flat_map(|loaded| &loaded.warnings);
-    let names = warnings
-        .filter_map(|it| it.split_once(" is set, but this gt was built without the feature "));
-    let names = names.map(|(name, _)| name);
-    names.map(str::to_owned).collect()
+    let roles = lines.iter().flat_map(|line| {
+        let Command::Run(roles) = parsed(&format!("{role} {line}")) else {
+            panic!("nothing to run");
+        };
+        roles
+    });
+    let warnings = roles.flat_map(|loaded| loaded.warnings);
+    let names = warnings.filter_map(|it| {
+        let (name, _) = it.split_once(" is set, but this gt was built without the feature ")?;
+        Some(name.to_owned())
+    });
+    names.collect()
 }
 
 #[test]
@@ -54,20 +61,35 @@ fn every_flag_has_its_effect() {
         -sentryDSN http://k@h/1 -sentryDebug -sentryEnvironment e -sentryLevel warn \
         -sentryRelease r -sentrySampleRate 0.5 -sentryServerName n -stateDir d -threads 2 -user u -group g -wire 2";
     let server = "-acceptProxy 10.0.0.0/8 -addr 1 -addressConnections 1 -allow 10.0.0.0/8 -allowAnyClient -apiAddr 2 -apiCertFile c -apiHosts h -apiKeyFile k \
-        -apiTLSVersion tls1.3 -authAPI http://h -certFile c -connections 1 -deny 10.0.0.0/8 -domains a.b -frontProxies 10.0.0.0/8 -hostNumber 1 \
+        -apiTLSVersion tls1.3 -authAPI http://h -certFile c -clientCA c -connections 1 -deny 10.0.0.0/8 -domains a.b -frontProxies 10.0.0.0/8 -hostNumber 1 \
         -hostRegex a -hostWithID -httpMUXHeader A -id i -keyFile k -quicAddr 6 -reconnectDuration 1s \
         -reconnectTimes 1 -secret s -sniAddr 3 -speed 1 -stunAddr 4 -tcpNumber 1 -tcpRange 1-2 \
         -timeout 1s -timeoutOnUnidirectionalTraffic -tlsAddr 5 -tlsVersion tls1.3 -totalConnections 1 -udpNumber 1 -udpRange 1-2 -udpTimeout 1s -users /dev/null -wsPath /ws";
-    let client = "-allow 10.0.0.0/8 -banFor 1s -deny 10.0.0.0/8 -domain a.b -followLinksOutside -forwarded -groupKey k -groupSticky -serviceGroup g -healthCheck /a -healthCheckEvery 1s -healthCheckFail 2 -healthCheckPass 2 -healthCheckTimeout 1s -speed 1 -visitorRate 1/1s -visitorSpeed 1 -hostPrefix p -id i -key k -local http://h -localTimeout 1s -password alice:$pbkdf2-sha256$i=310000$3+4f3ib27oI8qj+tj8Bx4w$6rT2vBti7/VRXwpEl8XzVNnL/S3xcePFxPLXFL55vZo \
+    let client = "-allow 10.0.0.0/8 -banFor 1s -deny 10.0.0.0/8 -domain a.b -followLinksOutside -forwarded -groupKey k -groupSticky -serviceGroup g -healthCheck /a -healthCheckEvery 1s -healthCheckFail 2 -healthCheckPass 2 -healthCheckTimeout 1s -speed 1 -visitorRate 1/1s -visitorSpeed 1 -hostPrefix p -id i -local http://h -localTimeout 1s -password alice:$pbkdf2-sha256$i=310000$3+4f3ib27oI8qj+tj8Bx4w$6rT2vBti7/VRXwpEl8XzVNnL/S3xcePFxPLXFL55vZo \
         -proxyProtocol 1 -reconnectDelay 1s -targets 10.0.0.0/8 \
-        -remote h -remoteAPI http://h -remoteBind lo -remoteProxy http://h -remoteCert c -remoteCertInsecure -remoteKey first -remoteConnections 2 \
+        -remote h -remoteAPI http://h -remoteBind lo -remoteProxy http://h -remoteCert c -remoteCertInsecure -remoteConnections 2 \
         -remoteIdleConnections 2 -remoteSTUN h -remoteTCPPort 0 -remoteTCPRandom=false \
         -remotePort 0 -remoteUDPPort 0 -remoteUDPRandom=false \
         -remoteTimeout 1s -secret s -tcpForwardAddr 1 -tcpForwardConnections 1 \
         -tcpForwardFallback=false -tcpForwardHostPrefix p -useLocalAsHTTPHost \
         -webrtcConnectionIdleTimeout 1s -webrtcConnections 1 -webrtcLogLevel info -webrtcMaxPort 2 -webrtcMinPort 1";
-    for (role, flags) in [("server", server), ("client", client)] {
-        let without = not_effective(role, &format!("{flags} {common}"));
+    // Some options exclude others.
+    let scratch = Scratch::new();
+    let secret = scratch.file("secret", "s");
+    let passwords = scratch.file("passwords", PASSWORD);
+    let minimal = "-id i -local http://h -remote tls://h";
+    let keys = format!("{minimal} -key k -remoteKey first -stateDir d");
+    let files = format!(
+        "{minimal} -secretFile {} -passwordFile {}",
+        secret.display(),
+        passwords.display()
+    );
+    let [server, client] = [server, client].map(|flags| format!("{flags} {common}"));
+    for (role, lines) in [
+        ("server", &[server][..]),
+        ("client", &[client, keys, files]),
+    ] {
+        let without = not_effective(role, lines);
         assert!(without.is_empty(), "{without:?}");
     }
 }

@@ -27,6 +27,15 @@ fn client_of(local: &str, remote: &str) -> Gt {
     client
 }
 
+/// Returns the key that a server logs, for `remoteKey`.
+fn key_of(server: &mut Gt) -> String {
+    let line = server.wait_for("the key of this server is SHA256:");
+    let key = line
+        .split_whitespace()
+        .find(|word| word.starts_with("SHA256:"));
+    key.expect("a fingerprint").to_owned()
+}
+
 #[test]
 fn http_forwarding() {
     let nginx = nginx::start(None);
@@ -46,7 +55,8 @@ fn https_decrypted_at_the_server() {
     ));
     let addr = server.tls_addr();
     let local = format!("http://{}", nginx.http);
-    let _client = client_of(&local, &format!("tls://{addr} -remoteCertInsecure"));
+    let key = key_of(&mut server);
+    let _client = client_of(&local, &format!("tls://{addr} -remoteKey {key}"));
     let reply = https("id1.example.com", addr, &certs.self_signed, "");
     assert_eq!(reply.text(), nginx::INDEX);
     assert_eq!(server.listeners("addr"), 0);
@@ -67,14 +77,14 @@ fn https_untouched() {
 
 #[test]
 fn tls_between_client_and_server() {
-    let (certs, nginx) = (certs::make(), nginx::start(None));
-    let mut server = server(&format!(
-        "-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 {} -id id1 -secret secret1",
-        certs.self_signed_flags()
-    ));
+    let nginx = nginx::start(None);
+    // A directory below that of the server.
+    let mut server =
+        server("-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 -stateDir state -id id1 -secret secret1");
     let (addr, tls_addr) = (server.addr(), server.tls_addr());
     let local = format!("http://{}", nginx.http);
-    let _client = client_of(&local, &format!("tls://{tls_addr} -remoteCertInsecure"));
+    let key = key_of(&mut server);
+    let _client = client_of(&local, &format!("tls://{tls_addr} -remoteKey {key}"));
     assert_eq!(page("id1.example.com", addr), nginx::INDEX);
 }
 

@@ -323,7 +323,7 @@ fn debug_output_of_a_configuration_reveals_no_secret() {
     }
     let hello = gt::wire::hello::Hello {
         id: "a".into(),
-        secret: (*b"hush").into(),
+        proof: gt::wire::hello::Proof::Secret((*b"hush").into()),
         services: Vec::new(),
         window: 0,
         instance: None,

@@ -1,4 +1,4 @@
-//! Trust between the ends: keys of servers and clients, and certificates of visitors.
+//! Trust between the ends: keys of servers and clients, secrets in files, and certificates of visitors.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -7,3 +7,7 @@ mod common;
 mod keys;
 #[cfg(all(feature = "server", feature = "client"))]
 mod pins;
+#[cfg(all(feature = "server", feature = "client"))]
+mod secrets;
+#[cfg(all(feature = "server", feature = "client"))]
+mod visitors;

@@ -59,6 +59,8 @@ options! {
         remote_timeout: Duration = "45s" => ("remoteTimeout", "duration"),
         /// the secret that proves the id; generated if none is given
         secret: Option<Secret> => ("secret", "string"),
+        /// a file with the secret, in place of -secret; the end of its line does not count
+        secret_file: Option<PathBuf> => ("secretFile", "string"),
         /// listen on this address and forward each connection to another client, peer to peer
         tcp_forward_addr: Option<ListenAddr> => ("tcpForwardAddr", "string"),
         /// number of peer connections for -tcpForwardAddr, 1 to 10
@@ -132,6 +134,8 @@ options! {
         /// one of them are refused; visitors must speak HTTP/1, or SOCKS5 with socks5:; may be given several
         /// times
         password: Vec<Value<UserPassword>> => ("password", "value"),
+        /// a file with the names and hashed passwords of visitors, one in a line, beside those of -password
+        password_file: Option<PathBuf> => ("passwordFile", "string"),
         /// send the visitor's address to the service in a header of the PROXY protocol, version 1 or 2,
         /// before each connection; the service must expect it
         proxy_protocol: Option<ProxyVersion> => ("proxyProtocol", "uint"),

@@ -1,6 +1,6 @@
 //! A service that the client publishes: its local end, and how visitors reach it. Not the relay.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::health_check::HealthCheck;
@@ -13,7 +13,7 @@ use super::service_ports::{self, RequestedPorts};
 use super::visitor_rate::VisitorRate;
 use crate::config::label::label;
 use crate::config::value::{Scalar, Value};
-use crate::config::{check_length, AddressRules, Domain};
+use crate::config::{check_length, secret_file, AddressRules, Domain};
 use crate::wire::hello::{GroupSpec, MAX_DOMAINS, MAX_GROUP, MAX_OPTIONS};
 use crate::wire::proxy_protocol::ProxyVersion;
 
@@ -271,8 +271,8 @@ impl ServiceConfig {
         }
         let visitors = AddressRules::new(("allow", options.allow), ("deny", options.deny))
             .map_err(|why| format!("{name} ({local}): {why}"))?;
-        let passwords =
-            passwords(options.password).map_err(|why| format!("{name} ({local}): {why}"))?;
+        let passwords = passwords(options.password, options.password_file)
+            .map_err(|why| format!("{name} ({local}): {why}"))?;
         if !passwords.is_empty() && scheme != Scheme::Http && !is_proxy {
             return Err(format!(
                 "{name} ({local}) does not begin with http:// or file://, and is no proxy, so gt cannot ask \
@@ -400,7 +400,25 @@ fn group(options: &ServiceOptions) -> Result<Option<GroupSpec>, String> {
 }
 
 /// Returns the passwords of a service. The error says what is wrong with them.
-fn passwords(options: Vec<Value<UserPassword>>) -> Result<Vec<UserPassword>, String> {
+fn passwords(
+    mut options: Vec<Value<UserPassword>>,
+    file: Option<PathBuf>,
+) -> Result<Vec<UserPassword>, String> {
+    if let Some(path) = file {
+        let lines = secret_file::lines("passwordFile", &path)?;
+        if lines.is_empty() {
+            return Err(format!(
+                "passwordFile: {} has no line with USER:HASH, and without one anyone could come.",
+                path.display()
+            ));
+        }
+        for (at, line) in lines {
+            let password = UserPassword::read(&line);
+            let password = password
+                .map_err(|why| format!("passwordFile: {}, line {at}: {why}", path.display()))?;
+            options.push(Value(Some(password)));
+        }
+    }
     let mut passwords: Vec<UserPassword> = Vec::new();
     for option in options {
         // Of an empty variable, perhaps. Without a password, anyone could come.

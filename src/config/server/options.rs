@@ -44,6 +44,9 @@ options! {
         auth_api: Option<Url> => ("authAPI", "string"),
         /// the certificate for -tlsAddr and -quicAddr, a PEM file
         cert_file: Option<PathBuf> => ("certFile", "string"),
+        /// the certificates of authorities, a PEM file: visitors of -tlsAddr must have a certificate that one of
+        /// them has signed; tunnels need none
+        client_ca: Option<PathBuf> => ("clientCA", "string"),
         /// maximum number of tunnels of one client; 0 for no limit
         connections: u32 = "10" => ("connections", "uint"),
         /// an address or network that visitors may not come from, also if it is allowed; may be given

@@ -1,6 +1,7 @@
 //! The users of the configuration, merged by id. Not their authentication.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use serde::Deserialize;
 
@@ -8,7 +9,7 @@ use super::limits::{GlobalLimits, HostEntry, Limits, PartLimits, PartPorts, Port
 use super::options::PairedOptions;
 use super::overlap::{self, Own};
 use crate::config::value::{all, given, Value};
-use crate::config::{check_length, AddressRules, Domain, Network, Secret};
+use crate::config::{check_length, secret_file, AddressRules, Domain, Network, Secret};
 use crate::keys::AuthorizedKey;
 
 /// A user that may connect.
@@ -29,6 +30,7 @@ pub struct User {
 #[serde(rename_all = "camelCase", default)]
 pub struct UserEntry {
     secret: Option<Value<Secret>>,
+    secret_file: Option<Value<PathBuf>>,
     public_key: Option<Vec<Value<AuthorizedKey>>>,
     tcp: Option<Vec<PortEntry>>,
     tcp_number: Option<Value<u32>>,
@@ -96,8 +98,12 @@ impl UsersConfig {
         Ok(())
     }
 
-    /// Adds the users of a file.
-    pub fn add_entries(&mut self, entries: BTreeMap<String, UserEntry>) -> Result<(), String> {
+    /// Adds the users of a file, and the files that their secrets are in to `secret_files`.
+    pub fn add_entries(
+        &mut self,
+        entries: BTreeMap<String, UserEntry>,
+        secret_files: &mut Vec<PathBuf>,
+    ) -> Result<(), String> {
         for (id, entry) in entries {
             let from = entry.from.map(|from| {
                 let rules = AddressRules::new(("from", from), ("", Vec::new()));
@@ -118,8 +124,21 @@ impl UsersConfig {
                 host: entry.host,
                 domains: entry.domains.map(all),
             };
+            let secret = match (given(entry.secret), given(entry.secret_file)) {
+                (Some(_), Some(_)) => {
+                    return Err(format!(
+                        "The user \"{id}\" has secret and secretFile: remove one of them."
+                    ))
+                }
+                (None, Some(path)) => {
+                    let secret = secret_file::secret("secretFile", &path);
+                    secret_files.push(path);
+                    Some(secret.map_err(|why| format!("The user \"{id}\": {why}"))?)
+                }
+                (secret, None) => secret,
+            };
             let proof = PartProof {
-                secret: given(entry.secret),
+                secret,
                 keys: entry.public_key.map(all),
             };
             self.add(id, proof, limits);

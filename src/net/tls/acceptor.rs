@@ -1,15 +1,18 @@
 //! The accepting side of TLS: certificate, key, minimum version.
 
 use super::verify::version1_key;
-use super::{invalid, provider, Conn, Identity, Socket, Stream};
+use super::{invalid, pem, provider, Conn, Identity, Socket, Stream};
 use crate::net::runtime::costly_step;
 use crate::net::with_read_buf;
 use async_tls::pki_types::PrivateKeyDer;
 use async_tls::rustls::crypto::ring::Ticketer;
+use async_tls::rustls::server::danger::ClientCertVerifier;
 use async_tls::rustls::server::NoServerSessionStorage;
+use async_tls::rustls::server::WebPkiClientVerifier;
 use async_tls::rustls::sign::{CertifiedKey, SingleCertAndKey};
-use async_tls::rustls::{self, version, InconsistentKeys, SupportedProtocolVersion};
+use async_tls::rustls::{self, version, InconsistentKeys, RootCertStore, SupportedProtocolVersion};
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The minimum TLS version of a server.
@@ -27,12 +30,15 @@ pub struct Acceptor(async_tls::TlsAcceptor);
 
 impl Acceptor {
     /// Creates the configuration of a server with this identity. The error names certificate and key.
-    pub fn new(identity: Identity, min: MinVersion) -> io::Result<Self> {
+    /// With `client_ca`, a PEM file, the server asks for certificates that these authorities have signed,
+    /// and refuses others in the handshake; a client may have none.
+    pub fn new(identity: Identity, min: MinVersion, client_ca: Option<&Path>) -> io::Result<Self> {
+        let verifier = client_ca.map(client_verifier).transpose()?;
         let versions: &[&'static SupportedProtocolVersion] = match min {
             MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
             MinVersion::Tls13 => &[&version::TLS13],
         };
-        let mut config = server_config(identity, versions)?;
+        let mut config = server_config(identity, versions, verifier)?;
         // A client keeps the sessions itself, as tickets, so that visitors do not take the place of tunnels,
         // and those who come once leave nothing behind.
         config.session_storage = Arc::new(NoServerSessionStorage {});
@@ -49,11 +55,12 @@ impl Acceptor {
     }
 }
 
-/// Creates the configuration of a server with this identity, for TLS of these versions. The error names
-/// certificate and key.
+/// Creates the configuration of a server with this identity, for TLS of these versions, and with this
+/// verifier of clients' certificates. The error names certificate and key.
 pub(super) fn server_config(
     identity: Identity,
     versions: &[&'static SupportedProtocolVersion],
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
 ) -> io::Result<rustls::ServerConfig> {
     let Identity {
         certificates,
@@ -64,7 +71,10 @@ pub(super) fn server_config(
     rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(versions)
         .and_then(|builder| {
-            let builder = builder.with_no_client_auth();
+            let builder = match verifier {
+                Some(verifier) => builder.with_client_cert_verifier(verifier),
+                None => builder.with_no_client_auth(),
+            };
             match certificates.first().and_then(version1_key) {
                 // rustls compares certificate and key only if it can parse the certificate.
                 Some(public) => {
@@ -79,6 +89,17 @@ pub(super) fn server_config(
             }
         })
         .map_err(|e| invalid(format!("using {name}: {e}{advice}")))
+}
+
+/// Creates the verifier of clients' certificates. The error names the file.
+fn client_verifier(path: &Path) -> io::Result<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(pem::certificates(path)?);
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+    builder.allow_unauthenticated().build().map_err(|e| {
+        let path = path.display();
+        invalid(format!("using the authorities in {path} for clients: {e}"))
+    })
 }
 
 /// Returns what can be done about a key that rustls does not accept.

@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(made.fingerprint().unwrap(), kept.fingerprint().unwrap());
         let other = Identity::new().unwrap();
         assert_ne!(made.fingerprint().unwrap(), other.fingerprint().unwrap());
-        assert!(Acceptor::new(kept, MinVersion::Tls13).is_ok());
+        assert!(Acceptor::new(kept, MinVersion::Tls13, None).is_ok());
         fs::remove_dir_all(&path).unwrap();
     }
 

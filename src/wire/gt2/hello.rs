@@ -637,7 +637,9 @@ mod tests {
         let both = [id, (KEY, &signed), CREDENTIALS[1], services];
         assert_eq!(refused(&both), Malformed::FieldOrder(SECRET));
         let mut fields = Vec::new();
-        [id, (KEY, &signed), services].map(|(kind, value)| field(&mut fields, kind, value));
+        for (kind, value) in [id, (KEY, &signed), services] {
+            field(&mut fields, kind, value);
+        }
         let len = u32::try_from(fields.len()).unwrap();
         let refused = decode(Gt2HelloReader::registration(len), &fields, 7);
         assert_eq!(refused.unwrap_err(), Malformed::FieldLength(KEY));

@@ -13,6 +13,8 @@ pub const MAX_ORIGIN: u16 = 512;
 pub const LENGTH: usize = 2;
 /// Maximum length in bytes of a server name (RFC 1035, section 2.3.4, and RFC 6066, section 3).
 const MAX_SERVER_NAME: usize = 255;
+/// Maximum length in bytes of a certificate's subject.
+pub const MAX_SUBJECT: usize = 200;
 
 /// Bit of the flags: the server has decrypted the visitor's TLS.
 const DECRYPTED: u8 = 0x01;
@@ -52,6 +54,8 @@ pub struct VisitorOrigin {
     pub is_told: bool,
     /// The server name of the visitor's TLS, if it has sent one.
     pub server_name: Option<Box<str>>,
+    /// The subject of the visitor's certificate, which the server has verified, if there is one.
+    pub subject: Option<Box<str>>,
 }
 
 impl VisitorOrigin {
@@ -115,7 +119,18 @@ impl VisitorOrigin {
         let name = name.get(..MAX_SERVER_NAME).unwrap_or(name);
         out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
         out.extend_from_slice(name);
-        // At most 1 + 2 * 18 + 256.
+        if let Some(subject) = &self.subject {
+            let subject = subject.as_bytes();
+            // A part of it may be that of another.
+            let subject = if subject.len() > MAX_SUBJECT {
+                &[]
+            } else {
+                subject
+            };
+            out.push(u8::try_from(subject.len()).unwrap_or_default());
+            out.extend_from_slice(subject);
+        }
+        // At most 1 + 2 * 18 + 256 + 201.
         let length = out.len() as u16;
         out.insert_from_slice(0, &length.to_be_bytes());
         out
@@ -152,7 +167,14 @@ impl VisitorOrigin {
         let source = address().ok_or_else(short)?;
         let destination = address().ok_or_else(short)?;
         let (length, rest) = rest.split_first().ok_or_else(short)?;
-        let name = rest.get(..usize::from(*length)).ok_or_else(short)?;
+        let (name, rest) = rest
+            .split_at_checked(usize::from(*length))
+            .ok_or_else(short)?;
+        let subject = match rest.split_first() {
+            None => &[],
+            Some((length, rest)) => rest.get(..usize::from(*length)).ok_or_else(short)?,
+        };
+        let subject = std::str::from_utf8(subject).map_err(|_| Malformed::NotText)?;
         let name = std::str::from_utf8(name).map_err(|_| Malformed::NotText)?;
         Ok(Self {
             transport: match flags & TRANSPORT {
@@ -165,6 +187,7 @@ impl VisitorOrigin {
             is_decrypted: flags & DECRYPTED != 0,
             is_told: flags & TOLD != 0,
             server_name: (!name.is_empty()).then(|| name.into()),
+            subject: (!subject.is_empty()).then(|| subject.into()),
         })
     }
 }
@@ -187,6 +210,7 @@ mod tests {
             is_decrypted: false,
             is_told: false,
             server_name: None,
+            subject: None,
         }
     }
 
@@ -217,8 +241,14 @@ mod tests {
         for cut in LENGTH..bytes.len() {
             assert!(VisitorOrigin::parse(&bytes[LENGTH..cut]).is_err(), "{cut}");
         }
+        whole.subject = Some("CN=alice".into());
+        let bytes = whole.encode();
         let later = [&bytes[LENGTH..], b"appended by a later version"].concat();
-        assert_eq!(VisitorOrigin::parse(&later), Ok(whole));
+        assert_eq!(VisitorOrigin::parse(&later), Ok(whole.clone()));
+        assert!(VisitorOrigin::parse(&bytes[LENGTH..bytes.len() - 1]).is_err());
+        whole.subject = Some("x".repeat(MAX_SUBJECT + 1).into());
+        let parsed = parsed(&whole.encode()).unwrap();
+        assert_eq!(parsed.subject, None, "a part of it would be another");
     }
 
     #[test]
@@ -243,6 +273,7 @@ mod tests {
             is_decrypted: bool,
             is_told: bool,
             server_name in proptest::option::of("[a-z0-9.]{1,255}"),
+            subject in proptest::option::of("[a-zA-Z0-9=,]{1,200}"),
             transport in prop_oneof![Just(Transport::Tcp), Just(Transport::Udp), Just(Transport::Other)],
         ) {
             let origin = VisitorOrigin {
@@ -252,6 +283,7 @@ mod tests {
                 is_decrypted,
                 is_told,
                 server_name: server_name.map(Into::into),
+                subject: subject.map(Into::into),
             };
             prop_assert_eq!(parsed(&origin.encode()), Ok(origin));
         }

@@ -137,6 +137,7 @@ mod tests {
             is_decrypted: false,
             is_told: false,
             server_name: None,
+            subject: None,
         }
     }
 

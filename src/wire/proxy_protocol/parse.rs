@@ -203,6 +203,7 @@ fn of_tcp(source: SocketAddr, destination: SocketAddr) -> VisitorOrigin {
         is_decrypted: false,
         is_told: false,
         server_name: None,
+        subject: None,
     }
 }
 
