@@ -50,7 +50,8 @@ impl Challenge {
     }
 }
 
-#[cfg(all(test, feature = "client"))]
+#[cfg(test)]
+#[cfg(feature = "client")]
 mod tests {
     use super::super::PrivateKey;
     use super::*;

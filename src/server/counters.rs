@@ -166,7 +166,13 @@ mod tests {
         assert_eq!(refused, (1..=10).map(|code| (code, 1)).collect::<Vec<_>>());
         let unserved: Vec<_> = counts.unserved().collect();
         // Two pages have each of these.
-        let pages = |status| if matches!(status, "403" | "503") { 2 } else { 1 };
+        let pages = |status| {
+            if matches!(status, "403" | "503") {
+                2
+            } else {
+                1
+            }
+        };
         assert_eq!(unserved, STATUSES.map(|status| (status, pages(status))));
     }
 }

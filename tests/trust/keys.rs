@@ -63,18 +63,20 @@ fn client_of_key(remote: impl Display, id: &str, key: &Path, more: &str) -> Gt {
     ))
 }
 
+/// Bytes that have passed through a relay.
+type Kept = Arc<Mutex<Vec<u8>>>;
+
 /// A relay that keeps what passes through it, in each direction.
 struct Recorder {
     service: Service,
-    sent: Arc<Mutex<Vec<u8>>>,
-    answered: Arc<Mutex<Vec<u8>>>,
+    sent: Kept,
+    answered: Kept,
 }
 
 /// Starts a relay to this server.
 fn record(server: SocketAddr) -> Recorder {
-    let (sent, answered) = (Arc::default(), Arc::default());
-    let kept: (Arc<Mutex<Vec<u8>>>, Arc<Mutex<Vec<u8>>>) =
-        (Arc::clone(&sent), Arc::clone(&answered));
+    let (sent, answered) = (Kept::default(), Kept::default());
+    let kept = (sent.clone(), answered.clone());
     let service = Service::start(0, move |near| {
         let far = connect(server);
         let (there, back) = kept.clone();

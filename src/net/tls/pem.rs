@@ -39,7 +39,7 @@ pub(super) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static
 /// Encodes a PEM section (RFC 7468).
 pub(crate) fn pem_of(label: &str, der: &[u8]) -> String {
     let mut base64 = BASE64.encode(der);
-    while base64.len() % 4 != 0 {
+    while !base64.len().is_multiple_of(4) {
         base64.push('=');
     }
     let mut text = format!("-----BEGIN {label}-----\n");

@@ -284,7 +284,8 @@ fn sequence(content: &[u8]) -> Vec<u8> {
     der
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(test)]
+#[cfg(feature = "server")]
 mod tests {
     use super::super::{provider, Identity};
     use super::*;

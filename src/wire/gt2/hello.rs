@@ -201,18 +201,18 @@ pub struct Gt2HelloReader {
     id: Option<Box<str>>,
     proof: Option<Proof>,
     services: Vec<ServiceSpec>,
-    /// The length of the value of a key.
-    key_length: usize,
     /// In a box, so that the reader stays small.
     optional: Box<OptionalFields>,
-    capabilities: u32,
 }
 
-/// The fields that a hello may lack.
+/// What a hello has besides credentials and services, of which it may lack fields.
 #[derive(Default)]
 struct OptionalFields {
     window: Option<u32>,
     instance: Option<[u8; INSTANCE_LENGTH]>,
+    capabilities: u32,
+    /// Whether the fields are those of a registration, whose key has no signature.
+    of_registration: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -239,18 +239,20 @@ impl Gt2HelloReader {
             id: None,
             proof: None,
             services: Vec::new(),
-            key_length: SIGNED_KEY,
             optional: Box::default(),
-            capabilities: 0,
         }
     }
 
     /// Creates a reader for `len` bytes of fields without length and capabilities.
     pub fn registration(len: u32) -> Self {
+        let optional = OptionalFields {
+            of_registration: true,
+            ..OptionalFields::default()
+        };
         Self {
             left: len,
             stage: HelloStage::Field,
-            key_length: UNSIGNED_KEY,
+            optional: Box::new(optional),
             ..Self::new()
         }
     }
@@ -268,7 +270,7 @@ impl Gt2HelloReader {
                     if !(4..=MAX_LENGTH).contains(&len) {
                         return Err(Malformed::HelloLength(len));
                     }
-                    self.capabilities = u32_at(&self.held, 4).unwrap_or_default();
+                    self.optional.capabilities = u32_at(&self.held, 4).unwrap_or_default();
                     self.held.clear();
                     self.left = len - 4;
                     self.stage = HelloStage::Field;
@@ -373,12 +375,16 @@ impl Gt2HelloReader {
             INSTANCE => self.optional.instance.is_some(),
             _ => false,
         };
+        let key_length = match self.optional.of_registration {
+            true => UNSIGNED_KEY,
+            false => SIGNED_KEY,
+        };
         match kind {
             _ if again => Err(Malformed::FieldOrder(kind)),
             ID | SECRET if !(1..=MAX_NAME).contains(&size) => Err(Malformed::NameLength(len)),
             WINDOW if size != 4 => Err(Malformed::FieldLength(kind)),
             INSTANCE if size != INSTANCE_LENGTH => Err(Malformed::FieldLength(kind)),
-            KEY if size != self.key_length => Err(Malformed::FieldLength(kind)),
+            KEY if size != key_length => Err(Malformed::FieldLength(kind)),
             ID | SECRET | WINDOW | INSTANCE | KEY => Ok(HelloStage::Value(kind, size)),
             SERVICES if size == 0 => Err(Malformed::ServicesLength),
             SERVICES => Ok(HelloStage::Services(size)),
@@ -444,14 +450,13 @@ impl Gt2HelloReader {
                 proof: Some(proof),
                 services,
                 optional,
-                capabilities,
                 ..
             } => Ok(Hello {
                 id,
                 proof,
                 services,
                 window: optional.window.unwrap_or_default(),
-                origins: capabilities & ORIGINS != 0,
+                origins: optional.capabilities & ORIGINS != 0,
                 instance: optional.instance,
             }),
             unfinished => Err(unfinished),
@@ -623,7 +628,8 @@ mod tests {
     fn a_key_is_signed_in_a_hello_and_not_in_a_registration() {
         let key = |rest: usize| [&[ED25519][..], &[7; PUBLIC_KEY], &vec![8; rest]].concat();
         let signed = key(SIGNATURE);
-        let (id, services): ((u8, &[u8]), (u8, &[u8])) = (CREDENTIALS[0], (SERVICES, &[0x00]));
+        let id = CREDENTIALS[0];
+        let services: (u8, &[u8]) = (SERVICES, &[0x00]);
         for (value, wanted) in [
             (&key(0)[..], Malformed::FieldLength(KEY)),
             (&key(SIGNATURE + 1), Malformed::FieldLength(KEY)),
