@@ -200,6 +200,7 @@ impl Conn {
         match self {
             Self::Plain(_) => Some(Binding::Plain),
             Self::Tls(tls) => super::tls::binding(&lock(tls)),
+            Self::Quic(stream) => stream.binding(),
             Self::Layered(layer) => layer.below().binding(),
             Self::Datagrams(_) => None,
         }
@@ -341,7 +342,7 @@ impl Conn {
     #[cfg(feature = "server")]
     pub fn client_certificate(&self) -> Option<super::tls::ClientCertificate> {
         match self {
-            Self::Plain(_) | Self::Datagrams(_) => None,
+            Self::Plain(_) | Self::Datagrams(_) | Self::Quic(_) => None,
             Self::Tls(tls) => super::tls::client_certificate(&lock(tls)),
             Self::Layered(layer) => layer.below().client_certificate(),
         }

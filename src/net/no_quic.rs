@@ -1,6 +1,7 @@
 //! The stub of `quic` in builds without it. `config` refuses addresses of servers over QUIC and reports that
 //! the listener is missing.
 
+use crate::keys::Binding;
 use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
@@ -35,6 +36,10 @@ impl QuicStream {
     }
 
     pub fn has_failed(&self) -> bool {
+        match *self {}
+    }
+
+    pub fn binding(&self) -> Option<Binding> {
         match *self {}
     }
 

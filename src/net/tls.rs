@@ -159,27 +159,29 @@ pub(crate) fn client_certificate(stream: &Stream) -> Option<ClientCertificate> {
     }
 }
 
-/// Returns what binds a login to the connection: exported keying material for which RFC 9266 has the
-/// name. `None` before TLS 1.3, where two connections may have the same.
+/// The label of the exported keying material that binds a login to a connection (RFC 9266).
+pub(crate) const BINDING: &[u8] = b"EXPORTER-Channel-Binding";
+
+/// Returns what binds a login to the connection: exported keying material. `None` before TLS 1.3, where
+/// two connections may have the same.
 pub(crate) fn binding(stream: &Stream) -> Option<Binding> {
-    const LABEL: &[u8] = b"EXPORTER-Channel-Binding";
     #[cfg(feature = "server")]
     let (version, exported) = match stream {
         Stream::Client(stream) => {
             let session = stream.get_ref().1;
-            let exported = session.export_keying_material([0; 32], LABEL, Some(b""));
+            let exported = session.export_keying_material([0; 32], BINDING, Some(b""));
             (session.protocol_version(), exported)
         }
         Stream::Server(stream) => {
             let session = stream.get_ref().1;
-            let exported = session.export_keying_material([0; 32], LABEL, Some(b""));
+            let exported = session.export_keying_material([0; 32], BINDING, Some(b""));
             (session.protocol_version(), exported)
         }
     };
     #[cfg(not(feature = "server"))]
     let (version, exported) = {
         let session = stream.get_ref().1;
-        let exported = session.export_keying_material([0; 32], LABEL, Some(b""));
+        let exported = session.export_keying_material([0; 32], BINDING, Some(b""));
         (session.protocol_version(), exported)
     };
     let is_1_3 = version == Some(rustls::ProtocolVersion::TLSv1_3);

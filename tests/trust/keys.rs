@@ -498,3 +498,34 @@ fn mistakes_with_keys_are_explained() {
     }
     assert!(line.len() > 50);
 }
+
+#[cfg(all(feature = "quic", feature = "ws"))]
+#[test]
+fn keys_of_both_ends_are_proven_over_every_way_with_tls() {
+    let scratch = Scratch::new();
+    let (file, line) = keygen(&scratch, "key");
+    let (other, _) = keygen(&scratch, "other");
+    let state = scratch.join("state");
+    let users = scratch.file("users.yaml", format!("id1: {{publicKey: [{line}]}}\n"));
+    let mut server = server(&format!(
+        "-addr \"\" -tlsAddr 127.0.0.1:0 -quicAddr 127.0.0.1:0 -wsPath /gt -stateDir {} -reconnectTimes 0 \
+         -users {}",
+        state.display(),
+        users.display()
+    ));
+    let output = gt(&format!(
+        "fingerprint server -tlsAddr 1 -stateDir {}",
+        state.display()
+    ));
+    let pin = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let wrong = "SHA256:BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc";
+    let (tls, quic) = (server.tls_addr(), server.quic_addr());
+    for remote in [format!("wss://{tls}/gt"), format!("quic://{quic}")] {
+        let trust = format!("-remoteKey {pin}");
+        client_of_key(&remote, "id1", &file, &trust).wait_for_tunnel();
+        client_of_key(&remote, "id1", &other, &trust).wait_for_bad_login();
+        let mut refused = client_of_key(&remote, "id1", &file, &format!("-remoteKey {wrong}"));
+        let why = refused.wait_for_failure();
+        assert!(why.contains(&pin) && why.contains(wrong), "{remote}: {why}");
+    }
+}

@@ -155,6 +155,7 @@ mod tests {
                 is_decrypted: false,
                 is_told: false,
                 server_name: None,
+                subject: None,
             };
             let way = |port| UdpWay {
                 port,

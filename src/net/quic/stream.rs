@@ -1,7 +1,8 @@
 //! The stream of a connection, with the interface of [`Conn`](crate::net::Conn).
 
 use super::connection::{wait, Shared, State, CUT};
-use crate::net::clock;
+use crate::keys::Binding;
+use crate::net::{clock, tls};
 use bytes::{Buf, Bytes};
 use quinn_proto::{ReadError, ReadableError, StreamId, WriteError};
 use std::fmt;
@@ -160,6 +161,15 @@ impl QuicStream {
     /// See [`Socket::has_failed`](crate::net::Socket::has_failed).
     pub fn has_failed(&self) -> bool {
         self.shared.lock().failure().is_some()
+    }
+
+    /// Returns what binds a login with a key to the connection: the exported keying material of its TLS 1.3.
+    pub fn binding(&self) -> Option<Binding> {
+        let mut exported = [0; 32];
+        let state = self.shared.lock();
+        let session = state.proto.crypto_session();
+        let result = session.export_keying_material(&mut exported, tls::BINDING, b"");
+        result.ok().map(|()| Binding::TlsExporter(exported))
     }
 
     /// Returns the name of the congestion control of a server's connection.

@@ -212,7 +212,7 @@ mod tests {
         let (cert, key) = (tests.join("tls.crt"), tests.join("tls.key"));
         for min in [MinVersion::Tls12, MinVersion::Tls13] {
             let acceptor =
-                || Acceptor::new(Identity::from_files(&cert, &key).unwrap(), min).unwrap();
+                || Acceptor::new(Identity::from_files(&cert, &key).unwrap(), min, None).unwrap();
             let (acceptor, other) = (acceptor(), acceptor());
             let connector = Connector::new(ServerTrust::File(&cert)).unwrap();
             assert_eq!(handshake(&connector, &acceptor), Full);

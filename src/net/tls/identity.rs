@@ -194,7 +194,7 @@ mod tests {
         let (certificate, key) = made.to_der().unwrap();
         let same = Identity::from_der(&certificate, key.as_bytes()).unwrap();
         assert_eq!(made.fingerprint().unwrap(), same.fingerprint().unwrap());
-        assert!(Acceptor::new(same, MinVersion::Tls13).is_ok());
+        assert!(Acceptor::new(same, MinVersion::Tls13, None).is_ok());
         assert!(Identity::from_der(&certificate, b"no key").is_err());
     }
 

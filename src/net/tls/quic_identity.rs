@@ -1,7 +1,8 @@
 //! The identity of a server's QUIC, as its handshakes use it.
 
 use super::acceptor::server_config;
-use super::{Fingerprint, Identity};
+use super::Identity;
+use crate::keys::Fingerprint;
 use async_tls::rustls::{self, version};
 use std::io;
 
@@ -16,7 +17,7 @@ impl QuicIdentity {
     /// Uses an identity. The error names certificate and key.
     pub fn new(identity: Identity) -> io::Result<Self> {
         let fingerprint = identity.fingerprint()?;
-        let config = server_config(identity, &[&version::TLS13])?;
+        let config = server_config(identity, &[&version::TLS13], None)?;
         Ok(Self {
             config,
             fingerprint,

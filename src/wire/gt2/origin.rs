@@ -79,6 +79,7 @@ impl VisitorOrigin {
             is_decrypted: false,
             is_told: false,
             server_name: None,
+            subject: None,
         }
     }
 
