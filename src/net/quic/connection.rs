@@ -7,6 +7,7 @@ use super::stream::QuicStream;
 use crate::net::tls;
 use crate::sync::{Mutex, MutexGuard};
 use bytes::Bytes;
+#[cfg(all(test, feature = "server", feature = "client"))]
 use quinn_proto::crypto::rustls::HandshakeData;
 use quinn_proto::{
     ConnectionError, ConnectionEvent, ConnectionHandle, Dir, StreamId, TransportErrorCode, VarInt,
@@ -313,7 +314,7 @@ impl Connection {
     }
 
     /// Returns the application protocol that both ends have agreed on.
-    #[cfg(feature = "server")]
+    #[cfg(all(test, feature = "server", feature = "client"))]
     pub fn protocol(&self) -> Option<Vec<u8>> {
         let state = self.0.lock();
         let data = state.proto.crypto_session().handshake_data()?;

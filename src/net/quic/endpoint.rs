@@ -1,6 +1,8 @@
 //! An endpoint: the connections of one UDP socket, and the attempts of clients to connect.
 
-use super::connection::{wait, Connection, Shared};
+#[cfg(feature = "server")]
+use super::connection::wait;
+use super::connection::{Connection, Shared};
 use super::driver::Driver;
 use super::link::{ParentLink, Routes};
 use super::setup;
@@ -62,6 +64,7 @@ struct EndpointState {
     /// Whose the packets are.
     routes: Routes,
     /// Number of processes that have the socket, too, and pass packets on to this one.
+    #[cfg(feature = "server")]
     links: u32,
 }
 
@@ -87,6 +90,7 @@ impl EndpointShared {
             accepting: None,
             is_open,
             routes: Routes::new(key, parent),
+            #[cfg(feature = "server")]
             links: 0,
         };
         let shared = Arc::new(Self {

@@ -12,6 +12,7 @@ mod connect;
 mod connection;
 mod driver;
 mod endpoint;
+#[cfg_attr(not(feature = "server"), path = "no_link.rs")]
 pub(crate) mod link;
 #[cfg_attr(not(feature = "client"), path = "no_mover.rs")]
 mod mover;
