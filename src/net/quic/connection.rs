@@ -163,6 +163,11 @@ pub fn error(why: &ConnectionError) -> io::Error {
         {
             "the peer refuses the connection".to_owned()
         }
+        // This end's own words, such as those about a server with another key.
+        ConnectionError::TransportError(e) if e.reason.contains("other error: ") => {
+            let (_, why) = e.reason.split_once("other error: ").unwrap_or_default();
+            why.to_owned()
+        }
         // The peer has chosen the text of some.
         why => why.to_string().escape_debug().take(200).collect(),
     };
