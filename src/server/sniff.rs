@@ -93,41 +93,42 @@ impl Incoming {
     #[allow(clippy::manual_async_fn)]
     fn serve(mut self, conn: Arc<Conn>) -> impl Future<Output = ()> {
         async move {
-            let request = match timeout_at(self.deadline, self.sniff(&conn)).await {
-                Some(Sniffed::Tunnel(version)) => {
-                    return Box::pin(self.serve_tunnel(conn, version)).await
-                }
+            let (conn, version) = match timeout_at(self.deadline, self.sniff(&conn)).await {
+                Some(Sniffed::Tunnel(version)) => (conn, version),
                 Some(Sniffed::Upgrade(upgrade)) => {
-                    let upgraded = Box::pin(self.upgrade(conn, upgrade)).await;
-                    if let Some((conn, version)) = upgraded {
-                        Box::pin(self.serve_tunnel(conn, version)).await;
+                    match Box::pin(self.upgrade(conn, upgrade)).await {
+                        Some(begun) => begun,
+                        None => return,
                     }
-                    return;
                 }
                 Some(Sniffed::Probe) => {
-                    let _ = timeout_at(self.deadline, quic::answer_probe(&conn)).await;
+                    let _ = timeout_at(self.deadline, Box::pin(quic::answer_probe(&conn))).await;
                     return;
                 }
-                Some(Sniffed::Visitor(request)) if self.lacks_certificate(&conn, &request) => {
-                    VisitorRequest::Invalid(ErrorPage::NoCertificate)
+                visitor => {
+                    let request = match visitor {
+                        Some(Sniffed::Visitor(request)) => request,
+                        _ if self.is_http() && !self.head.is_empty() => {
+                            VisitorRequest::Invalid(ErrorPage::TimedOutReading)
+                        }
+                        _ => {
+                            VisitorRequest::Unroutable("timed out before its destination was known")
+                        }
+                    };
+                    let request = match self.lacks_certificate(&conn, &request) {
+                        true => VisitorRequest::Invalid(ErrorPage::NoCertificate),
+                        false => request,
+                    };
+                    return Box::pin(self.forward_or_answer(conn, request)).await;
                 }
-                Some(Sniffed::Visitor(request)) => request,
-                None if self.is_http() && !self.head.is_empty() => {
-                    VisitorRequest::Invalid(ErrorPage::TimedOutReading)
-                }
-                None => VisitorRequest::Unroutable("timed out before its destination was known"),
             };
-            Box::pin(self.forward_or_answer(conn, request)).await;
+            // Here, and not in a function of its own, whose future would hold everything a second time.
+            self.head.drain(..2);
+            let mut handshake = Box::new(Handshake::new(version));
+            let hello = timeout_at(self.deadline, handshake.read_hello(&mut self, &conn)).await;
+            drop(handshake);
+            Box::pin(session::serve(self, conn, version, hello)).await;
         }
-    }
-
-    /// Serves a tunnel, whose first bytes are in the head.
-    async fn serve_tunnel(mut self, conn: Arc<Conn>, version: Version) {
-        self.head.drain(..2);
-        let mut handshake = Box::new(Handshake::new(version));
-        let hello = timeout_at(self.deadline, handshake.read_hello(&mut self, &conn)).await;
-        drop(handshake);
-        Box::pin(session::serve(self, conn, version, hello)).await;
     }
 
     /// Whether a visitor needs a certificate and has none. A wrong one has been refused in the handshake.

@@ -52,6 +52,13 @@ fn clients(api: SocketAddr) -> String {
         let since: u64 = since.parse().expect("a time");
         assert!((now - 100..=now).contains(&since), "{since} at {now}");
     });
+    // What the system's default is.
+    let shown = masked(&shown, "\"congestion\": ", "C", |controls| {
+        assert!(
+            controls.starts_with("[\"") && controls.ends_with("\"]"),
+            "{controls}"
+        );
+    });
     masked(&shown, "\"rtt\": ", "R", |millis| {
         let millis: f64 = millis.parse().expect("a round-trip time");
         assert!((0.0..60_000.0).contains(&millis), "{millis} ms");
@@ -251,7 +258,7 @@ fn every_byte_of_a_transfer_is_counted_once() {
         format!(
             "{{\"clients\": [{{\"id\": \"id1\", \"since\": T, \"tunnels\": 1, \"prefixes\": [], \
              \"tlsPrefixes\": [], \"ports\": [{port}], \"streams\": 1, \"streamsTotal\": 1, \
-             \"bytesUp\": 250001, \"bytesDown\": 100003, \"rtt\": null}}], \"more\": 0}}"
+             \"bytesUp\": 250001, \"bytesDown\": 100003, \"congestion\": C, \"rtt\": null}}], \"more\": 0}}"
         )
     );
 
@@ -326,7 +333,7 @@ fn a_real_client_is_described_correctly() {
         "{{\"clients\": [{{\"id\": \"id1\", \"since\": T, \"tunnels\": 1, \
          \"prefixes\": [\"id1-one\", \"id1-two\"], \"tlsPrefixes\": [\"id1\"], \
          \"ports\": [{port}], \"streams\": 0, \"streamsTotal\": 1, \"bytesUp\": {}, \
-         \"bytesDown\": {}, \"rtt\": R}}], \"more\": 0}}",
+         \"bytesDown\": {}, \"congestion\": C, \"rtt\": R}}], \"more\": 0}}",
         answer.len(),
         asked.len()
     );

@@ -132,7 +132,7 @@ fn a_domain_that_is_not_allowed_or_that_another_client_has_is_refused() {
     ] {
         let why = refusal("id3", domain);
         assert!(
-            why.contains("choose another hostPrefix or domain, or wait"),
+            why.contains("choose another hostPrefix or domain, give all members"),
             "{why}"
         );
     }

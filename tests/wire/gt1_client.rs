@@ -435,7 +435,7 @@ fn every_error_is_one_clear_line_and_a_new_attempt() {
         (6, "regex"),
         (7, "another client"),
         (8, "options"),
-        (9, "number"),
+        (9, "max ports"),
         (4711, "4711"),
     ] {
         let server = PeerServer::start();
