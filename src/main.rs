@@ -196,7 +196,7 @@ fn keygen(file: &Path) -> ExitCode {
     let made = PrivateKey::generate().and_then(|key| key.write(file).map(|()| key));
     match made {
         Ok(key) => {
-            // Tells people whose key it is. Without a name it has no comment.
+            // The comment of the key, to recognize it by; without a host name it has none.
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             let line = format!("{} {}", key.public_key(), host.trim());
             let _ = writeln!(io::stdout(), "{}", line.trim_end());

@@ -66,7 +66,7 @@ impl StateDir {
     }
 
     fn write_new(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        // A process that was killed may have left one.
+        // A process that was killed may have left such a file.
         let _ = fs::remove_file(path);
         let mut file = OpenOptions::new()
             .write(true)
@@ -82,20 +82,22 @@ impl StateDir {
     }
 }
 
+/// Returns a path for the directory of one test, where nothing is.
+#[cfg(test)]
+pub(crate) fn scratch(name: &str) -> PathBuf {
+    let name = format!("gt-{name}-{}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let _ = fs::remove_dir_all(&path);
+    path
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn scratch(name: &str) -> PathBuf {
-        let name = format!("gt-state-dir-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        path
-    }
-
     #[test]
     fn only_their_owner_reads_the_directory_and_its_files() {
-        let path = scratch("modes").join("inner");
+        let path = scratch("state-dir-modes").join("inner");
         let state = StateDir::open(&path).unwrap();
         assert_eq!(state.read("file").unwrap(), None);
         state.write("file", b"one").unwrap();
@@ -110,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_failed_write_names_the_file_and_leaves_it_as_it_was() {
-        let path = scratch("failure");
+        let path = scratch("state-dir-failure");
         let state = StateDir::open(&path).unwrap();
         state.write("file", b"one").unwrap();
         // A directory at the name of the new file is what even root cannot replace.

@@ -12,7 +12,7 @@ use crate::keys::PrivateKey;
 use crate::net::http::ApiError;
 use crate::net::{timeout, tls, Conn, LinkUse, Timer};
 use crate::tunnel::{Event, Inbox, PeerRole, Policy, Tunnel};
-use crate::wire::codec::{self, Answer};
+use crate::wire::codec::{self, HelloAnswer};
 use crate::wire::frame::{PortCause, RejectCode, ServiceIndex, Signal};
 use crate::wire::hello::{Proof, ServiceKinds, SignedKey};
 use crate::wire::{Version, MAGIC};
@@ -57,7 +57,7 @@ pub enum ConnectFailure {
     Ended(io::Error),
     /// The server has not answered within this time.
     Silent(Duration),
-    /// Nothing came of one way of several within this time.
+    /// One way of several had no result within this time.
     NoAnswer(Duration),
     /// The server has refused the client, or one of its services, with this code; the text names
     /// it.
@@ -150,7 +150,7 @@ pub struct Connected {
     pub inbox: Inbox,
     /// The tunnel.
     pub tunnel: Tunnel,
-    /// The services that the server was told of, and the ports that it has opened.
+    /// The services that the hello has announced, and the ports that the server has opened for them.
     pub offered: OfferedServices,
     /// What the server can publish.
     pub ability: ServerAbility,
@@ -159,7 +159,7 @@ pub struct Connected {
 }
 
 /// Connects, sends the hello when its turn has come, and waits until the server is ready. Returns the
-/// tunnel with the services that the server was told of.
+/// tunnel with the services that the hello has announced.
 pub async fn connect(
     context: &ClientContext,
     remote: &Remote,
@@ -218,7 +218,7 @@ async fn introduce(
         }
         Version::Two => {
             let bytes = match key {
-                // The server answers to these with what the rest depends on.
+                // The server answers these two bytes with the challenge, which the rest of the hello signs.
                 Some(_) => vec![MAGIC, version.byte()],
                 None => hello.encode(version),
             };
@@ -265,7 +265,7 @@ async fn introduce(
 fn prove(
     key: &PrivateKey,
     id: &str,
-    answer: &Answer,
+    answer: &HelloAnswer,
     conn: &Conn,
 ) -> Result<Proof, ConnectFailure> {
     let challenge = answer.challenge.ok_or(ConnectFailure::TakesNoKeys)?;
@@ -279,7 +279,7 @@ fn prove(
 /// Sends a GT/2 hello, or its beginning, and reads the answer; returns it and the bytes behind it. Reports another protocol
 /// only where no GT/1 server answers like that: those close the connection, or take the hello for a
 /// bad HTTP request or bad TLS.
-async fn hello_gt2(conn: &Conn, hello: &[u8]) -> Result<(Answer, Vec<u8>), ConnectFailure> {
+async fn hello_gt2(conn: &Conn, hello: &[u8]) -> Result<(HelloAnswer, Vec<u8>), ConnectFailure> {
     let not_spoken = |_| ConnectFailure::WrongVersion;
     conn.write_all(hello).await.map_err(not_spoken)?;
     let mut bytes = Vec::new();

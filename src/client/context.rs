@@ -60,13 +60,13 @@ impl ClientContext {
 pub(super) enum Credential {
     /// A secret, which servers see.
     Secret(Secret),
-    /// A key, which they do not.
+    /// A key, whose private half servers do not see.
     Key(Arc<PrivateKey>),
 }
 
 impl Credential {
-    /// Returns the proof for a tunnel that the server has admitted, which needs no signature; of a secret
-    /// also the proof for a hello.
+    /// Returns the proof for a message in a tunnel that the server has admitted: a key without a signature, or
+    /// the secret, which is also the proof of a hello.
     pub(super) fn proof(&self) -> Proof {
         match self {
             Self::Secret(secret) => Proof::Secret(secret.as_bytes().into()),
@@ -77,7 +77,7 @@ impl Credential {
         }
     }
 
-    /// Returns the key, if it is one.
+    /// Returns the key; `None` for a secret.
     pub(super) fn key(&self) -> Option<&PrivateKey> {
         match self {
             Self::Secret(_) => None,

@@ -1,5 +1,5 @@
-//! Turns of hellos. Several ways to one server are tried beside each other, and each hello that the server
-//! answers makes a tunnel, of which one is enough.
+//! The turns in which the attempts of one race send their hellos: each hello that the server answers makes a
+//! tunnel, and one is enough. Not the race, see `pool::better_way`.
 
 use crate::net::timeout;
 use async_lock::{Mutex, MutexGuardArc};
@@ -7,28 +7,28 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Time that the server has to answer a hello before the next one is sent beside it, over another way: a
-/// portal that asks for a login, for one, accepts connections and never answers.
+/// Time that the server has to answer a hello before the next one is sent beside it, over another way. A captive
+/// portal, for example, accepts connections and never answers.
 const HEAD_START: Duration = Duration::from_secs(1);
 
-/// What the attempts of one race share.
+/// The lock that the attempts of one race share: its holder sends a hello.
 pub type Race = Arc<Mutex<()>>;
 
-/// The turn of one attempt.
+/// The turn of one attempt to send its hello.
 #[derive(Default)]
 pub struct HelloTurn {
     race: Option<Race>,
     is_taken: AtomicBool,
 }
 
-/// A turn that has been taken, up to the end of the hello.
+/// A turn that has been taken. It ends when this is dropped, with the answer to the hello.
 pub struct TakenTurn<'a> {
     turn: &'a HelloTurn,
     _first: Option<MutexGuardArc<()>>,
 }
 
 impl HelloTurn {
-    /// Creates the turn of an attempt that others run beside.
+    /// Creates the turn of an attempt in a race.
     pub fn of(race: &Race) -> Self {
         Self {
             race: Some(race.clone()),

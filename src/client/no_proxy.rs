@@ -8,12 +8,12 @@ use crate::net::{Conn, Shutdown};
 use crate::wire::frame::ServiceIndex;
 use std::io;
 
-/// See `proxy`. There is none.
+/// The target of a proxy, which this build does not have.
 #[derive(Clone)]
 pub(crate) enum ProxyTarget {}
 
 impl ProxyTarget {
-    /// See `proxy`.
+    /// Returns `None`: no service is a proxy.
     pub(crate) fn of_service(
         kind: ProxyKind,
         _: &ServiceConfig,
@@ -23,7 +23,7 @@ impl ProxyTarget {
     }
 }
 
-/// See `proxy`. No proxy has a UDP port.
+/// How the datagrams of a proxy's visitor come. No proxy has a UDP port in this build.
 pub(crate) enum UdpWay {}
 
 impl UdpWay {

@@ -1,4 +1,4 @@
-//! The stub of `quic` in builds without it.
+//! The stub of `quic` in builds without QUIC.
 
 use super::connect::ConnectFailure;
 use super::context::ClientContext;
@@ -7,7 +7,7 @@ use crate::net::Conn;
 use std::io;
 use std::time::Duration;
 
-/// Fails. The configuration refuses such servers, but a remoteAPI may name one.
+/// Fails: this build has no QUIC. The configuration refuses such servers, but a remoteAPI may name one.
 pub async fn reach(_: &ClientContext, _: &Remote, _: Duration) -> Result<Conn, ConnectFailure> {
     let why = "this gt was built without the feature quic";
     let e = io::Error::new(io::ErrorKind::Unsupported, why);

@@ -16,7 +16,7 @@ pub struct OfferedServices {
     down: Vec<ServiceIndex>,
     /// The UDP ports of proxies that the server has opened for the current services.
     udp_ports: Vec<(ServiceIndex, u16)>,
-    /// Those for the services whose confirmation is due next.
+    /// The UDP ports of proxies for the [`next`](Self::next) services.
     next_udp_ports: Vec<(ServiceIndex, u16)>,
 }
 

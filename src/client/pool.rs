@@ -316,8 +316,8 @@ impl Pool {
         old.any(|(old, since)| old == remote && clock::since(*since) < GT1_MEMORY)
     }
 
-    /// Forgets that the server supported only GT/1, and those that are forgotten anyway: the remoteAPI may
-    /// name ever others.
+    /// Forgets that the server supported only GT/1, and all entries that have expired: the remoteAPI may name
+    /// other servers each time.
     fn forget_gt1_server(&self, remote: &Remote) {
         let is_known =
             |(old, since): &(Remote, Instant)| old != remote && clock::since(*since) < GT1_MEMORY;

@@ -17,7 +17,7 @@ pub struct PooledTunnel {
     pub id: u32,
     /// The server's address.
     pub remote: Remote,
-    /// The link of this machine that it is over.
+    /// The link of this machine that the tunnel is over.
     pub link: LinkUse,
     /// The tunnel itself.
     pub tunnel: Tunnel,
@@ -43,7 +43,7 @@ pub enum ReplaceReason {
     ClosedByServer,
     /// The tunnel has failed.
     Lost,
-    /// Another way to the server is better, or another link.
+    /// A better way to the server works, or another link carries fewer tunnels.
     BetterWay,
 }
 

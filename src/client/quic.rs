@@ -1,4 +1,4 @@
-//! Reaching a server over QUIC.
+//! Reaches a server over QUIC. Not the protocol, see `net::quic`.
 
 use super::connect::ConnectFailure;
 use super::context::ClientContext;
@@ -8,7 +8,7 @@ use crate::net::Conn;
 use std::io;
 use std::time::Duration;
 
-/// Opens a connection to a server. May take `patience`.
+/// Opens a connection to a server, within `patience`.
 pub async fn reach(
     context: &ClientContext,
     remote: &Remote,

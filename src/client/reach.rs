@@ -14,7 +14,7 @@ use std::time::Duration;
 pub struct Reached {
     /// The connection.
     pub conn: Conn,
-    /// The link of this machine that it is over.
+    /// The link of this machine that the connection is over.
     pub link: LinkUse,
 }
 
@@ -40,8 +40,8 @@ pub async fn reach(
     Ok(Reached { conn, link })
 }
 
-/// Opens a connection to a server as its visitors do: without what carries tunnels alone. For a server over QUIC,
-/// that is TLS at the same port.
+/// Opens a connection to a server as its visitors do: without a WebSocket, and over TLS at the same port for a
+/// server over QUIC.
 pub async fn reach_as_visitor(
     context: &ClientContext,
     remote: &Remote,

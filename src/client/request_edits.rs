@@ -15,7 +15,7 @@ const FOR: &str = "X-Forwarded-For";
 const PROTO: &str = "X-Forwarded-Proto";
 const HOST: &str = "X-Forwarded-Host";
 const REAL_IP: &str = "X-Real-IP";
-/// The field that tells the subject of the visitor's certificate.
+/// The field with the subject of the visitor's certificate.
 const SUBJECT: &str = "X-Forwarded-TLS-Client-Subject";
 
 const AUTHORIZATION: &str = "Authorization";
@@ -152,7 +152,7 @@ impl ForwardedVisitor {
         }
         let origin = self.origin.as_ref();
         if let Some(subject) = origin.and_then(|origin| origin.subject.as_deref()) {
-            // A server that is not what it should be must not add lines of its own.
+            // A malicious server must not add fields of its own.
             if subject.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
                 edits.add(head, SUBJECT, subject);
             }

@@ -33,9 +33,9 @@ const FLOW_RETIRE_TIME: Duration = Duration::from_secs(3);
 /// A stream that the server has opened.
 pub struct ServedStream {
     pub stream: Stream,
-    /// The service that it is for.
+    /// The service that the stream is for.
     pub service: ServiceIndex,
-    /// How the datagrams of its visitor come, if the service is a proxy with a UDP port.
+    /// How the visitor's datagrams reach the client, if the service is a proxy with a UDP port.
     pub udp: Option<UdpWay>,
 }
 

@@ -60,7 +60,7 @@ pub struct Service {
     losses: Option<Arc<ServiceLosses>>,
 }
 
-/// The datagrams of a service that were lost, until the log tells.
+/// The datagrams of a service that were lost and are not logged yet.
 #[derive(Default)]
 struct ServiceLosses {
     counts: Arc<DatagramLosses>,
@@ -502,7 +502,7 @@ pub struct Visitor {
     pub first: Option<Arc<FirstRequest>>,
     /// Whether its connection has a window of its own, so that it can be made to wait.
     pub has_window: bool,
-    /// How its datagrams come, if it is that of a proxy with a UDP port.
+    /// How the visitor's datagrams reach the client, if the service is a proxy with a UDP port.
     #[cfg_attr(not(feature = "proxy"), allow(dead_code))]
     pub udp: Option<UdpWay>,
 }

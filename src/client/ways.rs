@@ -1,5 +1,5 @@
 //! The ways to one server in the order in which they were written, and the one that worked last. Not the
-//! attempts, see `pool`.
+//! attempts, see `pool::better_way`.
 
 use super::connect::ConnectFailure;
 use crate::config::Remote;
@@ -8,10 +8,10 @@ use event_listener::{Event, EventListener};
 use std::fmt;
 use std::time::Duration;
 
-/// Time after which the next way is tried beside those that have no result yet (the way of RFC 8305).
+/// Time after which the next way is tried beside those that have no result yet, as RFC 8305 does with addresses.
 pub const ATTEMPT_DELAY: Duration = Duration::from_millis(300);
 
-/// A way that has failed, by its place.
+/// The place of a way that has failed, and the failure.
 pub type FailedWay = (usize, ConnectFailure);
 
 /// The ways to a server; at least one.
@@ -36,7 +36,7 @@ impl Ways {
         })
     }
 
-    /// Whether there is a choice.
+    /// Whether there is more than one way.
     pub fn are_several(&self) -> bool {
         !self.others.is_empty()
     }
@@ -65,8 +65,8 @@ impl Ways {
         [current].into_iter().chain(others).collect()
     }
 
-    /// Notes that the way at this place works, of those that were `tried` in their order. Returns what is
-    /// to be told if another one worked before.
+    /// Notes that the way at this place works, of those that were `tried` in this order. Returns the text of a log
+    /// line if another one worked before.
     pub fn works(&self, place: usize, tried: &[usize], failed: &[FailedWay]) -> Option<String> {
         let before = std::mem::replace(&mut *self.current.lock(), place);
         if before == place {
@@ -85,7 +85,7 @@ impl Ways {
         Some(told)
     }
 
-    /// Returns a future that is ready when another way works from now on.
+    /// Returns a future that is ready when the way that works changes after this call.
     pub fn change(&self) -> EventListener {
         self.changed.listen()
     }
@@ -103,7 +103,7 @@ impl fmt::Display for Ways {
     }
 }
 
-/// Whether a failure is the server's own answer, which it would give over any other way, too.
+/// Whether a failure is the server's answer, or the client's end, which no other way would change.
 pub fn is_answer(failure: &ConnectFailure) -> bool {
     matches!(
         failure,

@@ -2,7 +2,7 @@
 
 use super::connect::ConnectFailure;
 use crate::config::Remote;
-use crate::net::websocket::{self, Answer, ClientHandshake, Side};
+use crate::net::websocket::{self, ClientHandshake, Side, UpgradeAnswer};
 use crate::net::Conn;
 use std::io;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ pub async fn upgrade(conn: Conn, remote: &Remote) -> Result<Conn, ConnectFailure
         }
         bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
         match handshake.answer(&bytes) {
-            Answer::More => {}
-            Answer::Granted(length) => {
+            UpgradeAnswer::More => {}
+            UpgradeAnswer::Granted(length) => {
                 let early = bytes.split_off(length);
                 return Ok(websocket::start(Arc::new(conn), Side::Client, early));
             }
-            Answer::Refused(refusal) => {
+            UpgradeAnswer::Refused(refusal) => {
                 return Err(ConnectFailure::NoWebSocket(refusal.to_string()))
             }
         }

@@ -95,7 +95,7 @@ pub struct Uplink {
     pub id: String,
     /// Secret, 1 to 200 bytes; `None` to generate one, unless there is a key.
     pub secret: Option<Secret>,
-    /// PEM file with the key that proves the id.
+    /// PEM file with the key that proves the id; `None` if the secret does.
     pub key: Option<PathBuf>,
     /// Ways to servers; those of one host are ways to one server, and all servers are used at once. May be
     /// empty if `remote_api` is set.
@@ -106,7 +106,7 @@ pub struct Uplink {
     pub sources: Vec<Source>,
     /// URL of the API that returns the server's address.
     pub remote_api: Option<Url>,
-    /// The keys of servers to trust.
+    /// The keys of servers that the client trusts.
     pub server_keys: ServerKeys,
     /// PEM file with the only certificates to trust in a server.
     pub remote_cert: Option<PathBuf>,

@@ -1,5 +1,5 @@
-//! Files that contain a secret in place of an option (`secretFile`, `passwordFile`), and files that others
-//! should not read. Not what the secrets are for.
+//! Files that contain a secret in place of an option (`secretFile`, `passwordFile`), and a check of who can read
+//! files with secrets. Not the use of the secrets.
 
 use std::fs::{self, File};
 use std::io::Read;

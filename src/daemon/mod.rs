@@ -101,7 +101,7 @@ pub fn check(loaded: &RoleConfig) -> Result<(), DaemonError> {
 }
 
 /// Returns the fingerprints of the keys of the servers among the roles, which make their keys if they
-/// have none yet. Becomes the user that the roles run as before, whose files these are.
+/// have none yet. First becomes the user that the roles run as, to which the files belong.
 pub fn fingerprints(roles: &[RoleConfig]) -> Result<Vec<Fingerprint>, DaemonError> {
     check_as_user(roles)?;
     let mut found = Vec::new();

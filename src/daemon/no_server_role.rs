@@ -17,7 +17,7 @@ pub fn check(_: &RoleConfig) -> io::Result<()> {
     Ok(())
 }
 
-/// See `server_role`.
+/// Returns `None`: there are no servers in this build.
 pub fn fingerprint(_: &RoleConfig) -> io::Result<Option<Fingerprint>> {
     Ok(None)
 }

@@ -4,7 +4,7 @@ use crate::net::clock;
 use crate::net::quic::link::{decode, id_of};
 use crate::net::quic::setup::endpoint;
 use crate::net::quic::{ClientSetup, ServerSetup};
-use crate::net::tls::{Connector, Identity, QuicIdentity, ServerTrust};
+use crate::net::tls::{Connector, QuicIdentity, ServerIdentity, ServerTrust};
 use bytes::BytesMut;
 use quinn_proto::{Connection, ConnectionHandle, DatagramEvent, Endpoint};
 use std::collections::BTreeMap;
@@ -26,7 +26,9 @@ struct Shared {
 
 impl Shared {
     fn new() -> Self {
-        let identity = Identity::new().and_then(QuicIdentity::new).expect("a key");
+        let identity = ServerIdentity::new()
+            .and_then(QuicIdentity::new)
+            .expect("a key");
         let server = ServerSetup::new(&identity, false).expect("a server");
         let connector = Connector::new(ServerTrust::Nobody).expect("a connector");
         let client = ClientSetup::new(&connector, false).expect("a client");
@@ -133,7 +135,7 @@ impl<'a> Server<'a> {
     }
 }
 
-/// Takes packets: a byte says what each is, see below.
+/// Sends packets to a server. The first byte of each part of the input selects the kind of packet.
 pub fn quic_packets(data: &[u8]) {
     let _ = (id_of(data), decode(data));
     SHARED.with(|shared| {

@@ -6,7 +6,7 @@ use super::cuts;
 #[cfg(feature = "server")]
 use crate::net::websocket::UpgradeRequest;
 #[cfg(feature = "client")]
-use crate::net::websocket::{Answer, ClientHandshake};
+use crate::net::websocket::{ClientHandshake, UpgradeAnswer};
 use crate::net::websocket::{FrameReader, FramesEnd, Side};
 use std::io::{Cursor, Read, Write};
 use tungstenite::protocol::{Role, WebSocket};
@@ -118,10 +118,10 @@ fn request(_data: &[u8]) {}
 fn answer(data: &[u8]) {
     let handshake = ClientHandshake::of_example();
     assert_settled(data, |data| match handshake.answer(data) {
-        Answer::More => None,
+        UpgradeAnswer::More => None,
         answer => Some(answer),
     });
-    if let Answer::Granted(length) = handshake.answer(data) {
+    if let UpgradeAnswer::Granted(length) = handshake.answer(data) {
         assert!(length <= data.len());
     }
 }

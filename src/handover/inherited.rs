@@ -99,12 +99,12 @@ pub enum Item {
         /// The address, as the configuration writes it.
         addr: String,
     },
-    /// The way of packets to the connections of a socket of QUIC that stay where they are. Carries a
-    /// socket.
+    /// The link over which the child process passes packets on to the connections of a socket of QUIC that stay in
+    /// the parent. Carries a socket.
     QuicLink {
         /// The address, as the configuration writes it.
         addr: String,
-        /// What tells their connection IDs.
+        /// The key by which their connection IDs are recognized.
         key: [u8; 8],
     },
     /// The certificate that a server has made for QUIC.
@@ -341,8 +341,8 @@ impl Inherited {
         self.socket(role, &Item::Quic { addr })
     }
 
-    /// Takes the link for the packets of the socket of QUIC for this address, and what tells the
-    /// connections.
+    /// Takes the link for the packets of the socket of QUIC for this address, and the key by which the connection
+    /// IDs of the parent are recognized.
     #[cfg(all(feature = "server", feature = "quic"))]
     pub fn quic_link(
         &mut self,

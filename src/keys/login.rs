@@ -5,7 +5,7 @@ use super::public_key::{PublicKey, Signature};
 
 /// Length of a challenge in bytes.
 pub const CHALLENGE: usize = 32;
-/// What every signed message begins with, so that it is no message of another protocol.
+/// The beginning of every signed message, which makes it different from messages of other protocols.
 const CONTEXT: &[u8] = b"gt login with a key 1\0";
 
 /// Random bytes that a server has chosen for one connection.
@@ -15,7 +15,7 @@ pub struct Challenge(pub [u8; CHALLENGE]);
 /// What binds a signature to the connection that it is sent on.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Binding {
-    /// Nothing: the connection is not encrypted, and whoever changes its bytes can pass a signature on.
+    /// Nothing: the connection is not encrypted, and an attacker who changes its bytes can pass a signature on.
     Plain,
     /// The exported keying material of TLS 1.3 (RFC 9266), which no other connection has.
     TlsExporter([u8; 32]),
@@ -28,7 +28,7 @@ impl Challenge {
             Binding::Plain => (0, &[0; 32]),
             Binding::TlsExporter(exported) => (1, exported),
         };
-        // All parts but the last have one length.
+        // All parts but the last have a fixed length, so no two sets of parts make the same message.
         [CONTEXT, &self.0, &[kind], exported, id.as_bytes()].concat()
     }
 

@@ -1,5 +1,5 @@
-//! Keys by which the ends know each other: of servers (fingerprints) and of clients, and the login with
-//! one. Not certificates, see `net::tls`, and not the bytes of a hello, see `wire`.
+//! Keys by which the ends authenticate each other: fingerprints of servers' keys, keys of clients, and the login
+//! with a key. Not certificates, see `net::tls`, and not the bytes of a hello, see `wire`.
 
 mod fingerprint;
 mod login;

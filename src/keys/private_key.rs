@@ -68,7 +68,7 @@ impl PrivateKey {
             .write_all(text.as_bytes())
             .and_then(|()| file.sync_all());
         written.map_err(|e| {
-            // What there is of it is of no use, and would be in the way of the next attempt.
+            // The incomplete file is useless, and would make the next attempt fail.
             let _ = fs::remove_file(path);
             explain(e)
         })

@@ -34,7 +34,7 @@ impl fmt::Display for PublicKey {
     }
 }
 
-/// A public key with the comment of its line, which tells people whose it is.
+/// A public key with the comment of its line, which names its owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorizedKey {
     /// The key.
@@ -53,7 +53,7 @@ impl FromStr for AuthorizedKey {
         let rest = rest.trim_start();
         let (key, comment) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
         if line.contains("PRIVATE") {
-            // Not quoted: nobody else should know it.
+            // The error does not quote the line: a private key must not appear in a log.
             return Err("This is a private key: write the line that gt keygen printed.".to_owned());
         }
         if name != NAME {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Time in which a number of lines is allowed; further ones are only counted.
 const SUMMARY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A limit of one log line a minute, or of another number, which counts the suppressed ones.
+/// A limit of one or more log lines a minute, which counts the suppressed ones.
 #[derive(Default)]
 pub struct LogThrottle(Mutex<ThrottleState>);
 

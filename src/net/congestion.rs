@@ -30,7 +30,7 @@ pub fn congestion_of_new(bbr: bool) -> Option<String> {
 
 /// Lets a connection, or those that a listener will accept, use BBR where the kernel has it.
 pub fn use_bbr(socket: impl kernel::AsFd) {
-    // `warn_without_bbr` has told why it may fail.
+    // `warn_without_bbr` has logged why this may fail.
     let _ = kernel::set_congestion(socket, BBR);
 }
 

@@ -23,13 +23,13 @@ const MAX_ADDRESSES: usize = 16;
 /// A connection that is being opened.
 pub type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<Socket>> + Send + 'a>>;
 
-/// A way to reach other hosts.
+/// A means of connecting to other hosts: directly, or as a client reaches its servers.
 pub trait Dial: Send + Sync {
     /// Connects to `host`; every step may take `timeout`. The error names the step that has failed.
     fn dial<'a>(&'a self, host: &'a str, port: u16, timeout: Duration) -> Dialling<'a>;
 }
 
-/// The way that the system takes, see [`dial`].
+/// Connects to other hosts directly, as [`dial`] does.
 pub struct Direct;
 
 impl Dial for Direct {

@@ -140,8 +140,8 @@ pub fn bind_to(socket: &RawSocket, source: &Source) -> io::Result<()> {
     }
 }
 
-/// The interface and not its address: the kernel then takes a route by way of it, while an address
-/// changes nothing but the address that packets come from (socket(7), `SO_BINDTODEVICE`).
+/// Binds a socket to an interface (socket(7), `SO_BINDTODEVICE`): the kernel then takes a route over it, while an
+/// address of it would only change the source address of the packets.
 #[cfg(all(feature = "client", any(target_os = "linux", target_os = "android")))]
 fn bind_to_interface(socket: &RawSocket, name: &str) -> io::Result<()> {
     let bound = socket.bind_device(Some(name.as_bytes()));

@@ -1,4 +1,4 @@
-//! The stub of `quic` in builds without it. `config` refuses addresses of servers over QUIC and reports that
+//! The stub of `quic` in builds without QUIC. `config` refuses addresses of servers over QUIC and reports that
 //! the listener is missing.
 
 use crate::keys::Binding;
@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
-/// The stream of a connection of QUIC. There is none.
+/// The stream of a connection of QUIC, which this build does not have.
 #[derive(Debug)]
 pub enum QuicStream {}
 

@@ -1,5 +1,5 @@
-//! Attempts beside each other: the first that succeeds is taken (the way of RFC 8305). Not what an attempt
-//! is.
+//! A race of attempts that run beside each other, of which the first success wins, as in RFC 8305. Not the
+//! attempts.
 
 use crate::net::Timer;
 use std::future::Future;
@@ -39,7 +39,7 @@ where
             return Poll::Pending;
         }
         let Some(attempt) = next.next() else {
-            // All have begun; only those are left that have no result yet.
+            // All attempts have begun; only running ones are left.
             pause = Timer::never();
             is_due = false;
             return match running.is_empty() {

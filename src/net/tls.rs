@@ -37,7 +37,7 @@ pub use acceptor::{
     client_hello, is_plain_http, Acceptor, MinVersion, HANDSHAKE_RECORD, MAX_RECORD,
 };
 #[cfg(feature = "server")]
-pub use identity::Identity;
+pub use identity::ServerIdentity;
 #[cfg(feature = "client")]
 pub(crate) use pem::pem_of;
 #[cfg(feature = "p2p")]
@@ -134,13 +134,14 @@ pub(crate) fn private_key_in(path: &Path) -> io::Result<Vec<u8>> {
     Ok(key.secret_der().to_vec())
 }
 
-/// The certificate of a visitor, which has been verified.
+/// The verified certificate of a visitor.
 #[cfg(feature = "server")]
 pub struct ClientCertificate(CertificateDer<'static>);
 
 #[cfg(feature = "server")]
 impl ClientCertificate {
-    /// Returns its subject as text of printable ASCII; `None` if it has none that fits.
+    /// Returns the subject of the certificate as printable ASCII; `None` if it has none, or one longer than
+    /// [`MAX_SUBJECT`](crate::wire::origin::MAX_SUBJECT).
     pub fn subject(&self) -> Option<String> {
         subject::subject(&self.0)
     }
@@ -238,7 +239,7 @@ impl Connector {
     }
 }
 
-/// Returns the error of a verifier of gt's own without the words that rustls puts before it.
+/// Returns the error of one of gt's verifiers without the prefix that rustls adds.
 fn plain(e: io::Error) -> io::Error {
     let inner = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
     match inner {
@@ -288,8 +289,8 @@ pub fn advice(e: &io::Error) -> &'static str {
     }
 }
 
-/// Returns the error for a certificate that QUIC has refused with this alert (RFC 8446, section 6.2), in the
-/// words of rustls; `None` if the alert is about something else.
+/// Returns the error for a certificate that QUIC has refused with this alert (RFC 8446, section 6.2), with the
+/// text of rustls; `None` if the alert is about something else.
 #[cfg(all(feature = "quic", not(feature = "sim")))]
 pub fn certificate_error(alert: u8, reason: &str) -> Option<io::Error> {
     use rustls::{CertificateError as Certificate, OtherError};

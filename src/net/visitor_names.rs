@@ -1,6 +1,6 @@
 //! Look-ups of names that visitors have chosen. They have threads of their own and are not remembered, so
 //! that visitors neither delay the look-ups of gt itself nor displace what those have found. Each visitor
-//! has one look-up at a time, so that one whose names nobody answers leaves a thread to the others.
+//! has one look-up at a time, so that one whose names get no answer leaves a thread to the others.
 
 use super::kernel;
 use super::network_of;
@@ -22,13 +22,13 @@ static VISITORS: Mutex<Vec<VisitorShare>> = Mutex::new(Vec::new());
 
 /// The look-ups of one visitor.
 struct VisitorShare {
-    /// Its network; `None` for all visitors that are not known.
+    /// The address or IPv6 network of the visitor; `None` for all visitors whose address is not known.
     visitor: Option<IpAddr>,
     count: usize,
     turn: Arc<Semaphore>,
 }
 
-/// The place of one look-up.
+/// The place of one look-up among those of its visitor, which is free again when this is dropped.
 struct LookUpPlace {
     visitor: Option<IpAddr>,
     turn: Arc<Semaphore>,

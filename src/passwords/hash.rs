@@ -1,7 +1,7 @@
 //! The hash of a password, `$pbkdf2-sha256$i=ROUNDS$SALT$HASH`, with SALT and HASH in base64 (the PHC
 //! string format), and the name that a user has beside it.
 
-use super::BASE64;
+use crate::encoding::BASE64;
 use base64::Engine;
 use ring::pbkdf2;
 use ring::rand::{SecureRandom, SystemRandom};

@@ -5,5 +5,3 @@ mod prompt;
 
 pub use hash::{PasswordHash, UserName};
 pub use prompt::read_password;
-
-pub(crate) use crate::encoding::BASE64;

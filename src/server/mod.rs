@@ -44,7 +44,7 @@ mod visitor;
 use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
 use crate::keys::Fingerprint;
-use crate::net::tls::{Acceptor, Identity};
+use crate::net::tls::{Acceptor, ServerIdentity};
 use crate::net::{self, clock, timeout, timeout_at, Listener, ShardId, Shutdown, Socket};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::Tunnel;
@@ -121,7 +121,7 @@ impl ApiPlan {
     fn new(api: &config::ApiConfig) -> io::Result<Self> {
         let files = api.tls.as_ref();
         let acceptor = files.map(|(cert, key)| {
-            let identity = Identity::from_files(cert, key)?;
+            let identity = ServerIdentity::from_files(cert, key)?;
             settings::acceptor(identity, api.tls_min, None)
         });
         Ok(Self {
@@ -135,7 +135,10 @@ impl ApiPlan {
 /// if the server has a `stateDir` and no certificate. `None` without both.
 pub fn fingerprint(config: &config::ServerConfig) -> io::Result<Option<Fingerprint>> {
     let identity = settings::identity(config)?;
-    identity.as_ref().map(Identity::fingerprint).transpose()
+    identity
+        .as_ref()
+        .map(ServerIdentity::fingerprint)
+        .transpose()
 }
 
 /// Checks whether the files that `config` names can be used. The error names the one that cannot.

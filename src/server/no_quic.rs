@@ -1,4 +1,4 @@
-//! The stub of `quic` in builds without it. `config` reports that the listener is missing.
+//! The stub of `quic` in builds without QUIC. `config` reports that the listener is missing.
 
 use super::state::ServerState;
 use crate::config;

@@ -1,4 +1,4 @@
-//! Builds without WebSockets: every request is one of a visitor.
+//! The stub of `upgrade` in builds without WebSockets: every request is one of a visitor.
 
 use super::incoming::Incoming;
 use crate::config::WsPlace;
@@ -6,7 +6,7 @@ use crate::net::Conn;
 use crate::wire::Version;
 use std::sync::Arc;
 
-/// No request asks for a tunnel.
+/// A request for a tunnel, of which there is none.
 pub enum Upgrade {}
 
 /// Returns `None`: no request asks for a tunnel.

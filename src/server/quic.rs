@@ -1,5 +1,5 @@
-//! The listener for tunnels over QUIC: its socket, its certificate, the accepting of connections. Not the
-//! protocol, see `net::quic`.
+//! The listener for tunnels over QUIC: its socket and its certificate, and the task that accepts connections. Not
+//! the protocol, see `net::quic`.
 
 use super::connection_limit::Permit;
 use super::incoming::{Incoming, ListenerKind};
@@ -10,8 +10,8 @@ use super::state::ServerState;
 use crate::config::{self, ListenAddr, Secret};
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::keys::Fingerprint;
-use crate::net::quic::{Attempt, Connection, Endpoint, ParentLink, QuicSocket, ServerSetup};
-use crate::net::tls::{fill_random, Identity, QuicIdentity};
+use crate::net::quic::{Attempt, Connection, Endpoint, PacketLink, QuicSocket, ServerSetup};
+use crate::net::tls::{fill_random, QuicIdentity, ServerIdentity};
 use crate::net::{self, timeout_at, Conn, Shutdown};
 use crate::sync::Mutex;
 use std::io;
@@ -46,14 +46,14 @@ struct PlannedQuic {
     made: Option<MadeCert>,
     fingerprint: Fingerprint,
     /// The socket, and the link to the process that had it; `None` if it is open already.
-    socket: Option<(QuicSocket, Option<ParentLink>)>,
+    socket: Option<(QuicSocket, Option<PacketLink>)>,
 }
 
 #[derive(Clone)]
 struct OpenQuic {
     endpoint: Arc<Endpoint>,
     setup: Arc<Mutex<ServerSetup>>,
-    /// What tells the endpoint's connection IDs.
+    /// The key by which the endpoint's connection IDs are recognized.
     key: [u8; 8],
     /// Stops the accepting task.
     stop: Shutdown,
@@ -79,9 +79,12 @@ impl QuicPlan {
                 let before = now.and_then(|now| now.made.clone());
                 let made = match before.or_else(|| inherited.quic_cert(file)) {
                     Some(made) => made,
-                    None => Identity::new()?.to_der()?,
+                    None => ServerIdentity::new()?.to_der()?,
                 };
-                (Identity::from_der(&made.0, made.1.as_bytes())?, Some(made))
+                (
+                    ServerIdentity::from_der(&made.0, made.1.as_bytes())?,
+                    Some(made),
+                )
             }
         };
         let identity = QuicIdentity::new(identity)?;
@@ -106,11 +109,11 @@ fn socket(
     addr: &ListenAddr,
     file: &Option<PathBuf>,
     inherited: &mut Inherited,
-) -> io::Result<(QuicSocket, Option<ParentLink>)> {
+) -> io::Result<(QuicSocket, Option<PacketLink>)> {
     let theirs = inherited.quic(file, addr).map(QuicSocket::adopt);
     if let Some(Ok(socket)) = theirs {
         let link = inherited.quic_link(file, addr);
-        let link = link.map(|(socket, key)| ParentLink::new(socket, u64::from_be_bytes(key)));
+        let link = link.map(|(socket, key)| PacketLink::new(socket, u64::from_be_bytes(key)));
         return Ok((socket, link.transpose()?));
     }
     let socket = QuicSocket::bind(addr.host.as_deref(), addr.port);
@@ -206,7 +209,7 @@ async fn accept(state: Arc<ServerState>, open: OpenQuic) {
     stop.0.or(stop.1.or::<()>(accepting)).await;
 }
 
-/// Accepts a connection, if its address may have another one.
+/// Accepts a connection if the limits of its address allow another one.
 async fn accept_one(state: &Arc<ServerState>, open: &OpenQuic, attempt: Attempt) {
     let Some(peer) = attempt.peer() else {
         return;

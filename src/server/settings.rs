@@ -8,7 +8,7 @@ use crate::config::{self, AddressRules, AnyClient, Network, TlsVersion, Wire, Ws
 use crate::current::{Current, Seen};
 use crate::keys::Fingerprint;
 use crate::logging::AccessLog;
-use crate::net::tls::{Acceptor, Identity, MinVersion};
+use crate::net::tls::{Acceptor, MinVersion, ServerIdentity};
 use crate::net::{self, Timer};
 use crate::tunnel::Tunnel;
 use std::io;
@@ -82,14 +82,17 @@ impl Settings {
     /// says why the authAPI cannot be asked.
     pub fn new(
         config: &config::ServerConfig,
-        identity: Option<Identity>,
+        identity: Option<ServerIdentity>,
         first_secrets: &Arc<FirstSecrets>,
         before: Option<&Settings>,
     ) -> io::Result<Self> {
         if let Some(before) = before {
             before.users.check_reload(config)?;
         }
-        let fingerprint = identity.as_ref().map(Identity::fingerprint).transpose()?;
+        let fingerprint = identity
+            .as_ref()
+            .map(ServerIdentity::fingerprint)
+            .transpose()?;
         let acceptor = identity
             .map(|identity| acceptor(identity, config.tls_min, config.client_ca.as_deref()));
         let unknown_ids = match &config.auth_api {
@@ -146,32 +149,32 @@ impl Settings {
 
 /// Returns the certificate and the key of a server: of its files, or else those that it keeps in its
 /// `stateDir`, where it makes them first if needed; `None` without both. The error names the file.
-pub fn identity(config: &config::ServerConfig) -> io::Result<Option<Identity>> {
+pub fn identity(config: &config::ServerConfig) -> io::Result<Option<ServerIdentity>> {
     match (of_files(config)?, &config.state_dir) {
-        (None, Some(directory)) => Identity::in_directory(directory).map(Some),
+        (None, Some(directory)) => ServerIdentity::in_directory(directory).map(Some),
         (identity, _) => Ok(identity),
     }
 }
 
 /// Returns what [`identity`] does, but makes nothing.
-pub fn present_identity(config: &config::ServerConfig) -> io::Result<Option<Identity>> {
+pub fn present_identity(config: &config::ServerConfig) -> io::Result<Option<ServerIdentity>> {
     match (of_files(config)?, &config.state_dir) {
-        (None, Some(directory)) => Identity::made_in(directory),
+        (None, Some(directory)) => ServerIdentity::made_in(directory),
         (identity, _) => Ok(identity),
     }
 }
 
-fn of_files(config: &config::ServerConfig) -> io::Result<Option<Identity>> {
+fn of_files(config: &config::ServerConfig) -> io::Result<Option<ServerIdentity>> {
     let files = config.cert_file.as_ref().zip(config.key_file.as_ref());
     let is_used = config.tls_addr.is_some() || config.quic_addr.is_some();
     let files = files.filter(|_| is_used);
-    let read = |(cert, key): (&PathBuf, &PathBuf)| Identity::from_files(cert, key);
+    let read = |(cert, key): (&PathBuf, &PathBuf)| ServerIdentity::from_files(cert, key);
     files.map(read).transpose()
 }
 
 /// Creates a TLS acceptor. The error names certificate and key.
 pub fn acceptor(
-    identity: Identity,
+    identity: ServerIdentity,
     min: TlsVersion,
     client_ca: Option<&Path>,
 ) -> io::Result<Acceptor> {

@@ -17,7 +17,7 @@ use std::future::Future;
 use std::io;
 use std::sync::Arc;
 
-/// The byte that the original's probe over datagrams has in place of a version (docs/wire.md, "QUIC").
+/// The byte that the original GT's probe of the line has in place of a version (docs/wire.md, "QUIC").
 const PROBE: u8 = 2;
 /// Maximum bytes of the first read: an ordinary request head fits.
 const FIRST_READ: usize = 2048;
@@ -53,7 +53,7 @@ enum Sniffed {
     Tunnel(Version),
     /// A tunnel in a WebSocket.
     Upgrade(Upgrade),
-    /// The original's probe over datagrams.
+    /// The original GT's probe of the line over QUIC.
     Probe,
     Visitor(VisitorRequest),
 }

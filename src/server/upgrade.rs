@@ -1,4 +1,4 @@
-//! Tunnels in WebSockets: which requests ask for one, and the way from the request to the tunnel's hello.
+//! Requests for tunnels in WebSockets, up to the tunnel's hello.
 //! Not the frames, see `net::websocket`.
 
 use super::forwarded_for::{self, ToldVisitor};

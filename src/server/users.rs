@@ -43,8 +43,8 @@ impl KnownUser {
     }
 }
 
-/// What a client has shown for its id: a secret, or a key that it has signed the challenge with. The
-/// signature has been checked, so that the key is the client's.
+/// The authenticator of a client: a secret, or a key with which it has signed the challenge. The signature has been
+/// checked, so that the key is the client's.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Authenticator {
     /// A secret, which may be wrong.
@@ -83,7 +83,7 @@ impl Authenticator {
         }
     }
 
-    /// Whether both are the same. Compares secrets of one length in constant time.
+    /// Whether both authenticators are the same. Compares secrets of one length in constant time.
     pub fn is(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Secret(one), Self::Secret(other)) => one.ct_eq(other).into(),
@@ -299,7 +299,7 @@ impl Users {
         known.map(|known| &*known.comment)
     }
 
-    /// Checks what a client has shown for an id. For a configured id only the configured secret and keys
+    /// Checks the authenticator of a client for an id. For a configured id only the configured secret and keys
     /// are accepted. Compares secrets in constant time.
     pub fn check_login(&self, id: &str, authenticator: &Authenticator) -> LoginVerdict {
         if let Some(user) = self.known.get(id) {

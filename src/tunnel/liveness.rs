@@ -29,7 +29,7 @@ pub(super) struct Liveness {
     heard: Moment,
     /// When the first unanswered probe was sent. Anything that the peer sends answers it.
     asked: Option<Moment>,
-    /// When the first stream began of those that the peer has not been probed for, since it was last heard.
+    /// When the first stream began that no probe has followed, since the last frame of the peer.
     begun: Option<Moment>,
     /// Since when a stream has waited for an answer to its probe.
     watched: Option<Moment>,

@@ -257,7 +257,7 @@ impl TunnelState {
         }
     }
 
-    /// Asks a peer for a sign of life that has said nothing since a stream began.
+    /// Probes a peer that has sent nothing since a stream began, if it is time to.
     pub fn probe_if_due(&mut self) {
         let now = Moment::now();
         if self.liveness.is_probe_due(now) {

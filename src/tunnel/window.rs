@@ -27,14 +27,15 @@ const MIN_ROUND_TRIP: Duration = Duration::from_millis(1);
 /// so that as many more bytes are on their way: at 100 ms and a loss of 2 %, windows of 1 MiB carry 28 Mbit/s of a
 /// line of 100 (benches/ways.py).
 const FAR: Duration = Duration::from_millis(50);
-/// How many times as large as others the windows of a far tunnel may be.
+/// Factor by which the windows of a far tunnel may be larger than others.
 const FAR_FACTOR: u32 = 6;
 /// The part of the reserve's free bytes, in eighths, that one window may have.
 const SHARE: u32 = 4;
-/// The same on a far tunnel, whose reserve is half as much again.
+/// The part of the reserve's free bytes, in eighths, that one window of a far tunnel may have. The reserve of a far
+/// tunnel is half as large again.
 const FAR_SHARE: u32 = 7;
 
-/// Maximum bytes in which credit is held back, so that a large window is not in effect one of half its size.
+/// Maximum bytes for which credit is held back, so that a large window does not act like one of half its size.
 const MAX_OWED: u32 = 512 * 1024;
 
 /// How far the windows of one tunnel may grow.

@@ -3,7 +3,7 @@
 //! A [`HelloReader`] stops after the credentials, so that a server can check them before it
 //! buffers anything of the services.
 
-pub use super::gt2::hello::{answer, parse_answer, Answer};
+pub use super::gt2::hello::{answer, parse_answer, HelloAnswer};
 
 use super::frame::{Encoded, Header, Signal};
 use super::hello::{Credentials, Hello};

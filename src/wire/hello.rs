@@ -20,16 +20,16 @@ pub const INSTANCE: usize = 8;
 /// names of [`MAX_NAME`] bytes fit.
 pub const MAX_LENGTH: u32 = 128 * 1024;
 
-/// Id and proof of it, borrowed from a reader. `Debug` leaves a secret out.
+/// An id and the proof of it, borrowed from a reader. `Debug` leaves a secret out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credentials<'a> {
     /// The client's id, 1 to [`MAX_NAME`] bytes.
     pub id: &'a str,
-    /// What shows that the id is the client's.
+    /// The proof that the id is the client's.
     pub proof: &'a Proof,
 }
 
-/// What shows that an id is a client's. `Debug` leaves a secret out.
+/// The proof that an id is a client's. `Debug` leaves a secret out.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Proof {
     /// A secret, 1 to [`MAX_NAME`] bytes.
@@ -38,7 +38,7 @@ pub enum Proof {
     Key(Box<SignedKey>),
 }
 
-/// A key as a hello has it. Not checked.
+/// A key in a hello with its signature, which has not been checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SignedKey {
     /// The public key.
@@ -184,7 +184,7 @@ impl ServiceSpec {
 pub struct Hello {
     /// The client's id.
     pub id: Box<str>,
-    /// What shows that the id is the client's.
+    /// The proof that the id is the client's.
     pub proof: Proof,
     /// The services, in the order of their indexes.
     pub services: Vec<ServiceSpec>,

@@ -1,6 +1,6 @@
 //! Tests that the examples of docs/wire.md are encoded and parsed as the page says.
 
-use super::codec::{answer, parse_answer, Answer, HelloReader};
+use super::codec::{answer, parse_answer, HelloAnswer, HelloReader};
 use super::frame::{Header, Signal};
 use super::hello::{GroupSpec, Hello, Proof, ServiceKinds, ServiceSpec, SignedKey};
 use super::origin::{Transport, VisitorOrigin, LENGTH};
@@ -193,7 +193,7 @@ fn the_hello_examples_match_the_code() {
     ] {
         let example = bytes(&block(name).concat());
         assert_eq!(answer(challenge.as_ref()), example);
-        let answer = Answer {
+        let answer = HelloAnswer {
             length: example.len(),
             origins: true,
             kinds: ServiceKinds::ALL,

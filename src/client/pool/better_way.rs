@@ -16,19 +16,19 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::{Duration, Instant};
 
-/// Time that an attempt over one way of several has. Much less than `remoteTimeout`: a silent way must not
-/// keep the others from being tried again.
+/// Time that an attempt over one way of several has. Much less than the default `remoteTimeout`: a silent way must
+/// not delay the next attempts over the others.
 const WAY_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time that a server has to answer a hello that is not needed any more, so that its tunnel can be closed.
 const SURPLUS_TIMEOUT: Duration = Duration::from_secs(2);
-/// Time between attempts over better ways, without its random part.
+/// Time between attempts over better ways, without its random part (`RETRY_SPREAD`).
 const RETRY_INTERVAL: Duration = Duration::from_secs(8 * 60);
-/// Maximum of the random part, in seconds.
+/// Maximum of the random part of the time between attempts over better ways, in seconds.
 const RETRY_SPREAD: u32 = 4 * 60;
 
 impl Pool {
-    /// Opens a tunnel by the ways at these places, which are tried beside each other in this order. Returns
-    /// it and the way that was used.
+    /// Opens a tunnel over one of the ways at these places, which are tried beside each other in this order.
+    /// Returns it and the way that was used.
     pub(super) async fn connect_by(
         self: &Arc<Self>,
         ways: &Ways,
@@ -38,7 +38,7 @@ impl Pool {
         let race = Race::default();
         let attempts = places.iter().map(|place| {
             let way = ways.at(*place).clone();
-            Attempt::new(self.clone(), way, *place, &race, id)
+            WayAttempt::new(self.clone(), way, *place, &race, id)
         });
         let (result, failed) = net::race(attempts, ATTEMPT_DELAY).await;
         let way = |place| ways.at(place).clone();
@@ -112,7 +112,7 @@ impl Pool {
             let id = self.next_id();
             match self.try_better(member, id).await {
                 Some(Ok((remote, connected))) => return self.add(connected, remote, id, true),
-                // The server has answered by the better way.
+                // The better way works: the server has answered over it.
                 Some(Err(ConnectFailure::Refused(RejectCode::TooManyConnections, _))) => {
                     member.leave(ReplaceReason::BetterWay);
                     member.tunnel.close();
@@ -124,8 +124,8 @@ impl Pool {
         }
     }
 
-    /// Waits for `pause`, or until something has changed: another tunnel has found a way, or the user says
-    /// that the network has.
+    /// Waits for `pause`, or until another tunnel has found a way or the user has asked for attempts
+    /// (`gt -s wake`).
     async fn wait_for_chance(&self, pause: Duration) {
         let hurry = self.context.retry.listen();
         let change = self.ways().map(Ways::change);
@@ -182,21 +182,21 @@ fn retry_interval() -> Duration {
 }
 
 /// The result of a race for one way: a tunnel or the server's refusal.
-type Answer = (usize, Result<Connected, ConnectFailure>);
+type RaceResult = (usize, Result<Connected, ConnectFailure>);
 type AttemptTask = Pin<Box<dyn Future<Output = Result<Connected, ConnectFailure>> + Send>>;
 
-/// An attempt by one way. If it is dropped when the server may answer its hello, it goes on for a moment, and
-/// the tunnel is closed: the server may have opened streams in it, which would be cut.
-struct Attempt {
+/// An attempt over one way. If it is dropped while the server may answer its hello, it goes on for up to
+/// [`SURPLUS_TIMEOUT`], and its tunnel is closed gracefully: the server may have opened streams in it.
+struct WayAttempt {
     pool: Arc<Pool>,
     way: Remote,
     place: usize,
     turn: Arc<HelloTurn>,
-    /// `None` when it has a result.
+    /// The running attempt; `None` when it has a result.
     task: Option<AttemptTask>,
 }
 
-impl Attempt {
+impl WayAttempt {
     fn new(pool: Arc<Pool>, way: Remote, place: usize, race: &Race, id: u32) -> Self {
         let turn = Arc::new(HelloTurn::of(race));
         let (this, remote, its_turn) = (pool.clone(), way.clone(), turn.clone());
@@ -216,8 +216,8 @@ impl Attempt {
     }
 }
 
-impl Future for Attempt {
-    type Output = Result<Answer, FailedWay>;
+impl Future for WayAttempt {
+    type Output = Result<RaceResult, FailedWay>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(task) = &mut self.task else {
@@ -236,7 +236,7 @@ impl Future for Attempt {
     }
 }
 
-impl Drop for Attempt {
+impl Drop for WayAttempt {
     fn drop(&mut self) {
         let Some(task) = self.task.take().filter(|_| self.turn.is_taken()) else {
             return;

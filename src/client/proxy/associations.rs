@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 /// Maximum number of flows of one visitor, each of which has a socket.
 const MAX_FLOWS: usize = 64;
 
-/// The associations of the visitors of one proxy, by address: nothing else tells which connection a datagram
+/// The associations of the visitors of one proxy, by address: nothing else in a datagram shows which connection it
 /// belongs to.
 #[derive(Default)]
 pub(crate) struct Associations {
@@ -55,7 +55,8 @@ impl Associations {
         })
     }
 
-    /// Adds a flow of a visitor, which ends with the visitor's last association. False if there is none.
+    /// Adds a flow of a visitor, which ends with the visitor's last association. False if the visitor has no
+    /// association.
     pub(super) fn add(&self, visitor: IpAddr, flow: &Arc<UdpFlow>) -> bool {
         let mut visitors = self.visitors.lock();
         let known = visitors.get_mut(&visitor);
@@ -64,7 +65,7 @@ impl Associations {
             .is_some()
     }
 
-    /// Ends all associations, and does not begin others.
+    /// Ends all associations and lets no other begin.
     pub(super) fn end(&self) {
         self.ended.trigger();
     }

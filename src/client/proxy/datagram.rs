@@ -5,11 +5,11 @@ use super::socks::Fields;
 use smallvec::SmallVec;
 use std::net::{IpAddr, SocketAddr};
 
-/// Maximum length in bytes of the header of an answer.
+/// Maximum length in bytes of the header of an answer: with an IPv6 address.
 pub(super) const MAX_HEADER: usize = 22;
 
-/// Returns the destination of a visitor's datagram and what is for it. `None` if the header is malformed, or
-/// if it is that of a fragment: who does not support fragments must drop them.
+/// Returns the destination of a visitor's datagram and the payload for it. `None` if the header is malformed or
+/// that of a fragment: a proxy without support for fragments must drop them (RFC 1928, section 7).
 pub(crate) fn parse(datagram: &[u8]) -> Option<(Destination, &[u8])> {
     let mut fields = Fields::new(datagram);
     let [_, _, fragment, kind] = fields.array().ok()?;

@@ -307,7 +307,7 @@ impl ProxyVisitor<'_> {
         visitor.record_status(200);
         self.send(&socks::associated(relay)).await?;
         let gone = async {
-            // Nothing is due from the visitor but the end.
+            // Nothing but the end of the connection is due from the visitor.
             while matches!(self.read(MAX_READ).await, Ok(1..)) {
                 self.inbox.clear();
             }

@@ -53,7 +53,7 @@ pub(crate) enum SocksMessage {
     Password(Vec<u8>, Vec<u8>),
     /// The command to connect to this destination.
     Connect(Destination),
-    /// The command to pass datagrams on. From where they come, as the visitor says, is of no use: its network
+    /// The command to pass datagrams on. The source address in the request is ignored: the visitor's network
     /// may translate addresses.
     Associate,
     /// A request that can only be refused, with this code.
@@ -90,7 +90,7 @@ impl<'a> Fields<'a> {
         Self { bytes, at: 0 }
     }
 
-    /// Returns what follows.
+    /// Returns the bytes behind the fields that were taken.
     pub(super) fn rest(&self) -> &'a [u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }

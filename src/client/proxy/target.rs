@@ -79,7 +79,7 @@ pub(crate) fn resume(services: &mut [Service], before: &[Service]) {
     }
 }
 
-/// How the datagrams of a visitor of a proxy come.
+/// How the datagrams of a visitor of a proxy reach the client.
 pub(crate) struct UdpWay {
     /// The UDP port that the server has opened; `None` if it could not.
     port: Option<u16>,
@@ -101,9 +101,8 @@ impl UdpWay {
         })
     }
 
-    /// Returns the address to which a visitor has to send its datagrams. It is unspecified if nobody knows
-    /// which one of the server's leads there from outside: most visitors take that for the address that they
-    /// are connected to.
+    /// Returns the address to which a visitor has to send its datagrams. It is unspecified if the server's
+    /// public address is not known: most visitors then use the address that they are connected to.
     pub(super) fn address(&self, origin: &VisitorOrigin) -> Option<SocketAddr> {
         let ip = match origin.destination.ip().to_canonical() {
             ip if is_public(ip) => ip,
@@ -114,7 +113,7 @@ impl UdpWay {
     }
 }
 
-/// Whether an address is the same from everywhere.
+/// Whether an address is a public one, which leads to the same machine from everywhere.
 fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => {

@@ -36,11 +36,11 @@ const NAME_MEMORY: Duration = Duration::from_secs(60);
 const FAILURE_MEMORY: Duration = Duration::from_secs(5);
 /// Requested size in bytes of the kernel's buffer of answers.
 const RECV_BUFFER: usize = 64 * 1024;
-/// Bytes of a record before its datagram (docs/wire.md, "Datagrams").
+/// Length in bytes of the length before each datagram of a record (docs/wire.md, "Datagrams").
 const LENGTH: usize = 2;
 /// Maximum number of datagrams that one read takes.
 const MAX_BATCH: usize = 16;
-/// Maximum number of reads in a row that find only datagrams of strangers.
+/// Maximum number of reads in a row that find only datagrams of addresses that the visitor has not sent to.
 const MAX_FRUITLESS: usize = 4;
 
 /// A flow of a visitor.
@@ -53,7 +53,7 @@ pub(super) struct UdpFlow {
     names: Mutex<Vec<KnownName>>,
     /// Answers that were received and not read, since the reader had less room.
     received: Mutex<DatagramQueue>,
-    /// Bytes of the longest answer lately: how many are received at once depends on it.
+    /// Length in bytes of the longest recent answer, on which the number of those received at once depends.
     longest: AtomicUsize,
     reader: Mutex<Option<Waker>>,
     is_ended: AtomicBool,
@@ -72,20 +72,20 @@ struct KnownName {
 enum NameState {
     /// The ports and the datagrams that wait for its addresses.
     LookingUp(Vec<(u16, Vec<u8>)>),
-    /// Its addresses, and until when they are used.
+    /// The addresses of the name, and until when they are used.
     Known(Vec<IpAddr>, Instant),
 }
 
 /// The addresses of a name, as far as they are known.
 enum Addresses {
     Known(Vec<IpAddr>),
-    /// They are being looked up, or cannot be.
+    /// The addresses are being looked up, or cannot be looked up now.
     Pending,
 }
 
 impl UdpFlow {
-    /// Begins a flow of a visitor that has an association. The error `PermissionDenied` says that it has
-    /// none, or too many flows.
+    /// Begins a flow of a visitor that has an association. Fails with `PermissionDenied` if the visitor has
+    /// none, or has too many flows.
     pub(super) fn begin(
         associations: &Associations,
         service: Arc<ServiceConfig>,
@@ -178,8 +178,8 @@ impl UdpFlow {
         }
     }
 
-    /// Returns the first address that is a target. A name of this machine may stand for two, of which many
-    /// programs use the one of IPv4 alone, and nothing tells before a datagram is sent.
+    /// Returns the first address that is a target. A name of this machine may have an address of each family;
+    /// many programs listen only on the one of IPv4, which no datagram can find out.
     fn target(&self, name: Option<&str>, addresses: &[IpAddr], port: u16) -> Option<SocketAddr> {
         let mut targets = addresses
             .iter()
@@ -260,7 +260,7 @@ impl UdpFlow {
         }
     }
 
-    /// Sends datagrams to one target.
+    /// Sends datagrams to one address.
     fn send_to(&self, to: SocketAddr, datagrams: &[&[u8]]) {
         let path = self.socket.path_to(to).filter(|_| !self.is_ended());
         let Some(path) = path else {
@@ -330,7 +330,7 @@ impl Drop for UdpFlow {
     }
 }
 
-/// A flow as its relay has it.
+/// The handle that a relay has of a flow. The flow ends when it is dropped.
 struct FlowHandle(Arc<UdpFlow>);
 
 impl fmt::Debug for FlowHandle {

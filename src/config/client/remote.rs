@@ -65,7 +65,7 @@ impl Transport {
         }
     }
 
-    /// Whether it can go through a proxy.
+    /// Whether a connection of this transport can go through a proxy.
     pub fn can_use_proxies(self) -> bool {
         match self {
             Self::Tcp | Self::Tls | Self::Ws | Self::Wss => true,

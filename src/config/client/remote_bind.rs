@@ -1,4 +1,4 @@
-//! Where tunnels start on this machine: an interface, or a source address. Not their use, see `net`.
+//! A value of `remoteBind`: an interface or a source address of tunnels. Not its use, see `net::outbound`.
 
 use std::net::IpAddr;
 

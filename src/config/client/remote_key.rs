@@ -1,4 +1,4 @@
-//! What a client trusts in a server instead of certificates (`remoteKey`). Not the check of it.
+//! The keys of servers that a client trusts instead of certificates (`remoteKey`). Not the check of them.
 
 use std::path::PathBuf;
 

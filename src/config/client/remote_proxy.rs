@@ -1,5 +1,5 @@
 //! The proxy through which servers are reached: `http://user:password@host:port` or
-//! `socks5://user:password@host:port`. Not the connections through it, see `net`.
+//! `socks5://user:password@host:port`. Not the connections through it, see `net::outbound`.
 
 use crate::config::address::host_port;
 use crate::config::secret::redact;

@@ -1,4 +1,4 @@
-//! Which remotes are ways to one server, and which of them a proxy leaves. Not the choice between them.
+//! Which remotes are ways to one server, and which of them can go through a proxy. Not the choice between them.
 
 use super::remote::Remote;
 use std::net::IpAddr;

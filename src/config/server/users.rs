@@ -47,7 +47,7 @@ pub struct UserEntry {
 #[derive(Default)]
 pub struct UsersConfig(BTreeMap<String, (PartProof, PartLimits)>);
 
-/// What proves the id of a user, in one source. `None` if it does not set them.
+/// What proves the id of a user in one source of the configuration; a field is `None` if the source does not set it.
 #[derive(Default)]
 struct PartProof {
     secret: Option<Secret>,

@@ -1,11 +1,11 @@
-//! Where the server takes tunnels in WebSockets (`wsPath`). Not the taking of them.
+//! Where the server takes tunnels in WebSockets (`wsPath`). Not the tunnels, see `server::upgrade`.
 
 use std::fmt;
 
 use crate::config::address::is_path;
 use crate::config::value::Scalar;
 
-/// A path, of all hosts or of one.
+/// The path of requests for tunnels in WebSockets, on all hosts or on one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WsPlace {
     /// The only host, without a port, in lower case; `None` for all of them.

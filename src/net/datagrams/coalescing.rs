@@ -2,8 +2,8 @@
 //! three system calls at either end of the tunnel. Network cards coalesce their interrupts for the same reason.
 //!
 //! A socket whose datagrams wake it often is not watched for a while, but looked at each millisecond, and what
-//! has come meanwhile goes on together. Peers that wait for each other's answer lose by that; they show in
-//! that fewer datagrams come than before, and are then left alone for a time.
+//! has come meanwhile goes on together. This slows down peers that wait for each other's answers: if fewer datagrams
+//! come than before, the socket is watched again for a time.
 
 use crate::net::{clock, Interest, PollSource, Timer};
 use crate::sync::Mutex;
@@ -16,17 +16,17 @@ use std::time::{Duration, Instant};
 
 /// Number of receives between two looks at the clock.
 const RECEIVES: u32 = 16;
-/// Maximum time that they take in a socket that is then looked at in intervals: 4 000 a second.
+/// Maximum time of [`RECEIVES`] receives in a socket that is then looked at in intervals: 4 000 a second.
 const QUICK: Duration = Duration::from_millis(4);
-/// The interval. A timer fires at the millisecond after its time.
+/// Time between two looks at a socket that is not watched. A timer fires at the millisecond after its time.
 const INTERVAL: Duration = Duration::from_micros(500);
 /// Number of intervals after which the rate is compared with the one before.
 const INTERVALS: u32 = 8;
-/// Minimum datagrams of so many intervals: with fewer, there is nothing to win.
+/// Minimum number of datagrams in [`INTERVALS`] intervals: with fewer, intervals save nothing.
 const FEWEST: u32 = 2 * INTERVALS;
 /// Time in which a socket is only watched after intervals have slowed its peers down; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Maximum of that time.
+/// Maximum time in which a socket is only watched.
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// Decides when a socket's datagrams are received at intervals.
@@ -38,7 +38,7 @@ pub struct Coalescing(Mutex<Watch>);
 struct Watch {
     /// Receives since the last look at the clock.
     receives: u32,
-    /// Datagrams that they have found.
+    /// Datagrams that these receives have found.
     datagrams: u32,
     /// What is known of a socket that has received for a while.
     rate: Option<Box<Rate>>,
@@ -160,7 +160,7 @@ impl Coalescing {
         Poll::Ready(Ok(()))
     }
 
-    /// Tells how many datagrams a receive has found, and whether that emptied the socket.
+    /// Notes how many datagrams a receive has found, and whether that emptied the socket.
     pub fn note(&self, socket: &PollSource<UdpSocket>, received: usize, drained: bool) {
         let change = self.0.lock().note(received, drained, clock::now);
         let changed = match change {

@@ -1,13 +1,13 @@
-//! Numbers of datagrams that were lost at this end. Not who tells of them.
+//! Numbers of datagrams that were lost at this end. Not their log lines.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Datagrams of several flows that were lost at this end, beside those that the kernel drops itself.
 #[derive(Debug, Default)]
 pub struct DatagramLosses {
-    /// Those that came when the reader had no room for more.
+    /// Number of datagrams that came when the reader had no room for more.
     queue: AtomicUsize,
-    /// Those that the system did not send.
+    /// Number of datagrams that the system did not send.
     socket: AtomicUsize,
 }
 
@@ -24,14 +24,14 @@ impl DatagramLosses {
         }
     }
 
-    /// Whether there are any that were not taken.
+    /// Whether none were lost since the last [`take`](Self::take).
     pub fn is_empty(&self) -> bool {
         [&self.queue, &self.socket]
             .iter()
             .all(|count| count.load(Ordering::Relaxed) == 0)
     }
 
-    /// Returns the numbers of both kinds, which begin anew.
+    /// Returns the numbers of datagrams without room and of those not sent, and resets both.
     pub fn take(&self) -> (usize, usize) {
         (
             self.queue.swap(0, Ordering::Relaxed),

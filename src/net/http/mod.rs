@@ -107,7 +107,7 @@ impl ApiClient {
         })
     }
 
-    /// Lets the client reach the API in another way than directly.
+    /// Has the client connect to the API by this dialer, instead of directly.
     #[cfg(feature = "client")]
     pub fn by(self, dialer: Arc<dyn Dial>) -> Self {
         Self { dialer, ..self }

@@ -1,8 +1,8 @@
-//! What a proxy has answered, as far as it has come. Not the protocols.
+//! The result of parsing what has come of a proxy's answer. Not the protocols.
 
 /// A proxy's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Answer<T> {
+pub(crate) enum ProxyAnswer<T> {
     /// At least this number of bytes is missing.
     Part(usize),
     /// The whole answer, and its length in bytes.

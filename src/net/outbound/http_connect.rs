@@ -1,8 +1,9 @@
 //! HTTP's CONNECT (RFC 9110, section 9.3.6), as a client of a proxy: the request, and the head of the
 //! answer.
 
-use super::answer::Answer;
+use super::answer::ProxyAnswer;
 use super::literal;
+use base64::prelude::{Engine, BASE64_STANDARD};
 use std::net::IpAddr;
 
 /// Maximum length in bytes of the head of an answer.
@@ -19,32 +20,31 @@ pub fn request(host: &str, port: u16, login: Option<&[u8]>) -> Vec<u8> {
     let mut head = format!("CONNECT {host}:{port} HTTP/1.1\r\nHost: {host}:{port}\r\n");
     if let Some(login) = login {
         head.push_str("Proxy-Authorization: Basic ");
-        encode_base64(login, &mut head);
+        head.push_str(&BASE64_STANDARD.encode(login));
         head.push_str("\r\n");
     }
     head.push_str("\r\n");
     head.into_bytes()
 }
 
-/// Parses the head of an answer, the status of which is the result. Interim answers (status 1xx) are
-/// answers, too.
-pub fn parse(bytes: &[u8]) -> Answer<u16> {
-    const NO_HTTP: Answer<u16> = Answer::Wrong("it does not speak HTTP");
+/// Parses the head of an answer; the result is its status. Interim answers (status 1xx) count as answers.
+pub fn parse(bytes: &[u8]) -> ProxyAnswer<u16> {
+    const NO_HTTP: ProxyAnswer<u16> = ProxyAnswer::Wrong("it does not speak HTTP");
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Response::new(&mut fields);
     match head.parse(bytes) {
         Ok(httparse::Status::Complete(length)) if length > MAX_HEAD => {
-            Answer::Wrong("its answer is too long")
+            ProxyAnswer::Wrong("its answer is too long")
         }
         Ok(httparse::Status::Complete(length)) => match head.code {
-            Some(status @ 100..) => Answer::Whole(status, length),
+            Some(status @ 100..) => ProxyAnswer::Whole(status, length),
             _ => NO_HTTP,
         },
         Ok(httparse::Status::Partial) if bytes.len() >= MAX_HEAD => {
-            Answer::Wrong("its answer is too long")
+            ProxyAnswer::Wrong("its answer is too long")
         }
-        Ok(httparse::Status::Partial) => Answer::Part(1),
-        Err(httparse::Error::TooManyHeaders) => Answer::Wrong("its answer is too long"),
+        Ok(httparse::Status::Partial) => ProxyAnswer::Part(1),
+        Err(httparse::Error::TooManyHeaders) => ProxyAnswer::Wrong("its answer is too long"),
         Err(_) => NO_HTTP,
     }
 }
@@ -63,22 +63,6 @@ pub fn refusal(status: u16, has_login: bool) -> String {
         _ => "it does not open a connection",
     };
     format!("{why} (status {status})")
-}
-
-/// Appends `bytes` in Base64 (RFC 4648, section 4).
-fn encode_base64(bytes: &[u8], out: &mut String) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    for group in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(group.get(at).copied().unwrap_or_default());
-        let number = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for (at, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-            let digit = usize::try_from(number >> shift & 63).unwrap_or_default();
-            out.push(match ALPHABET.get(digit) {
-                Some(digit) if at <= group.len() => char::from(*digit),
-                _ => '=',
-            });
-        }
-    }
 }
 
 #[cfg(test)]
@@ -100,35 +84,17 @@ mod tests {
     }
 
     #[test]
-    fn base64_is_that_of_the_rfc() {
-        // RFC 4648, section 10.
-        for (bytes, text) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("fooba", "Zm9vYmE="),
-            ("foobar", "Zm9vYmFy"),
-        ] {
-            let mut out = String::new();
-            encode_base64(bytes.as_bytes(), &mut out);
-            assert_eq!(out, text);
-        }
-    }
-
-    #[test]
     fn only_the_head_of_an_answer_counts() {
         let head = b"HTTP/1.1 200 Connection established\r\nVia: 1.1 proxy\r\n\r\n";
-        assert_eq!(parse(head), Answer::Whole(200, head.len()));
-        assert_eq!(parse(&head[..head.len() - 1]), Answer::Part(1));
-        assert_eq!(parse(b""), Answer::Part(1));
+        assert_eq!(parse(head), ProxyAnswer::Whole(200, head.len()));
+        assert_eq!(parse(&head[..head.len() - 1]), ProxyAnswer::Part(1));
+        assert_eq!(parse(b""), ProxyAnswer::Part(1));
         assert_eq!(
             parse(b"HTTP/1.0 407 Login\r\n\r\n<html>"),
-            Answer::Whole(407, 22)
+            ProxyAnswer::Whole(407, 22)
         );
         for wrong in [&b"<html>"[..], b"SSH-2.0-x\r\n", b"HTTP/1.1 20 x\r\n\r\n"] {
-            assert!(matches!(parse(wrong), Answer::Wrong(_)), "{wrong:?}");
+            assert!(matches!(parse(wrong), ProxyAnswer::Wrong(_)), "{wrong:?}");
         }
     }
 
@@ -136,10 +102,10 @@ mod tests {
     fn a_head_without_an_end_is_read_up_to_its_limit() {
         let mut head = b"HTTP/1.1 200 OK\r\nX: ".to_vec();
         head.resize(MAX_HEAD - 1, b'x');
-        assert_eq!(parse(&head), Answer::Part(1));
+        assert_eq!(parse(&head), ProxyAnswer::Part(1));
         head.push(b'x');
-        assert!(matches!(parse(&head), Answer::Wrong(_)));
+        assert!(matches!(parse(&head), ProxyAnswer::Wrong(_)));
         let many = [&b"HTTP/1.1 200 OK\r\n"[..], &b"X: y\r\n".repeat(101)].concat();
-        assert!(matches!(parse(&many), Answer::Wrong(_)));
+        assert!(matches!(parse(&many), ProxyAnswer::Wrong(_)));
     }
 }

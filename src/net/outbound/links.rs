@@ -40,11 +40,11 @@ impl fmt::Display for Source {
     }
 }
 
-/// The links; none if the system chooses.
+/// The links of this machine; empty if the system chooses.
 #[derive(Default)]
 pub struct Links(Vec<Arc<Link>>);
 
-/// A link, and how it does.
+/// A link, with its connections and its last failure.
 struct Link {
     source: Source,
     state: Mutex<LinkState>,
@@ -54,7 +54,7 @@ struct Link {
 struct LinkState {
     /// Number of connections.
     uses: usize,
-    /// When a connection over it has failed, unless one has worked since.
+    /// When a connection over the link has failed last, unless one has worked since.
     failed: Option<Instant>,
 }
 
@@ -83,7 +83,7 @@ impl Link {
     }
 }
 
-/// The use of a link by one connection; none if the system has chosen it.
+/// The use of a link by one connection; empty if the system has chosen the link.
 #[derive(Default)]
 pub struct LinkUse {
     link: Option<Arc<Link>>,
@@ -144,22 +144,22 @@ impl fmt::Display for LinkUse {
 }
 
 /// An address and the link over which it is tried.
-pub struct Route {
+pub struct LinkRoute {
     /// The address.
     pub addr: SocketAddr,
     link: Arc<Link>,
 }
 
-impl Route {
+impl LinkRoute {
     /// Where a connection starts.
     pub fn source(&self) -> &Source {
         &self.link.source
     }
 }
 
-/// The ways of one connection in the order in which they are tried. The first link counts as used.
-pub struct Routes {
-    list: Vec<Route>,
+/// The routes of one connection in the order in which they are tried. The first link counts as used.
+pub struct LinkRoutes {
+    list: Vec<LinkRoute>,
     first: LinkUse,
 }
 
@@ -181,21 +181,21 @@ impl Links {
         self.0.is_empty()
     }
 
-    /// Forgets which links have failed: something has changed.
+    /// Forgets which links have failed, since the network may have changed.
     pub fn retry(&self) {
         for link in &self.0 {
             link.state.lock().failed = None;
         }
     }
 
-    /// Whether there are several to choose from.
+    /// Whether there are several links to choose from.
     pub fn has_choice(&self) -> bool {
         self.0.len() > 1
     }
 
     /// Returns at most `most` routes to these addresses: each address over all links, beginning with the
     /// one that has the fewest connections and has not failed lately.
-    pub fn routes(&self, addresses: &[SocketAddr], most: usize) -> Routes {
+    pub fn routes(&self, addresses: &[SocketAddr], most: usize) -> LinkRoutes {
         let mut order = self.0.clone();
         // A stable sort: the first one of those that have equally few.
         order.sort_by_cached_key(|link| (link.is_failing(), link.uses()));
@@ -204,13 +204,13 @@ impl Links {
             let fitting = order.iter().filter(move |link| link.source.leads_to(&addr));
             let routes = fitting.map(move |link| {
                 let link = link.clone();
-                Route { addr, link }
+                LinkRoute { addr, link }
             });
             routes.collect::<Vec<_>>()
         };
-        let list: Vec<Route> = addresses.iter().flat_map(over_all).take(most).collect();
+        let list: Vec<LinkRoute> = addresses.iter().flat_map(over_all).take(most).collect();
         let first = list.first().map(|route| LinkUse::of(&route.link));
-        Routes {
+        LinkRoutes {
             list,
             first: first.unwrap_or_default(),
         }
@@ -228,9 +228,9 @@ impl Links {
     }
 }
 
-impl Routes {
+impl LinkRoutes {
     /// The routes in their order.
-    pub fn list(&self) -> &[Route] {
+    pub fn list(&self) -> &[LinkRoute] {
         &self.list
     }
 
@@ -264,8 +264,8 @@ mod tests {
             .collect()
     }
 
-    fn shown(routes: &Routes) -> String {
-        let each = |route: &Route| format!("{}{}", route.source(), route.addr.ip());
+    fn shown(routes: &LinkRoutes) -> String {
+        let each = |route: &LinkRoute| format!("{}{}", route.source(), route.addr.ip());
         routes
             .list()
             .iter()

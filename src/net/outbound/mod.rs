@@ -1,5 +1,5 @@
 //! Connections to servers: from which of this machine's links they start, and through which proxy they go.
-//! Not what is said on them.
+//! Not the tunnels in them.
 
 mod answer;
 mod http_connect;
@@ -8,7 +8,7 @@ mod proxy;
 mod socks;
 
 #[cfg(any(test, fuzzing))]
-pub(crate) use answer::Answer;
+pub(crate) use answer::ProxyAnswer;
 #[cfg(any(test, fuzzing))]
 pub(crate) use http_connect::parse as parse_connect_answer;
 pub use links::{LinkUse, Links, Source};
@@ -61,7 +61,7 @@ impl Dialer {
     }
 
     /// Connects to `host`; every step may take `timeout`. Returns the link that the connection is over,
-    /// which counts as used while the second value lives. The error names the step that has failed.
+    /// which counts as used until the second value is dropped. The error names the step that has failed.
     pub async fn dial(
         &self,
         host: &str,
@@ -90,8 +90,7 @@ impl Dial for Dialer {
     }
 }
 
-/// Returns the address that `host` is, if it is one and not a name. A zone belongs to an address of this
-/// machine's links, and no proxy knows it.
+/// Returns the address if `host` is one and not a name, without a zone, which means nothing to a proxy.
 fn literal(host: &str) -> Option<IpAddr> {
     host.parse().ok()
 }

@@ -1,7 +1,7 @@
-//! The proxy that connections to servers go through: how it is asked for one. The messages are in
+//! The proxy that connections to servers go through, and the exchange that opens one. Not the messages, see
 //! `http_connect` and `socks`.
 
-use super::answer::Answer;
+use super::answer::ProxyAnswer;
 use super::socks::SocksStep;
 use super::{http_connect, socks};
 use crate::net::{timeout, Socket};
@@ -10,7 +10,7 @@ use std::time::Duration;
 use std::{fmt, io};
 use subtle::ConstantTimeEq;
 
-/// The protocol that a proxy is asked in.
+/// The protocol of a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProxyProtocol {
     /// HTTP's CONNECT.
@@ -19,7 +19,7 @@ pub enum ProxyProtocol {
     Socks5,
 }
 
-/// A name and a password. It cannot be printed.
+/// The name and the password for a proxy. Does not print.
 #[derive(Clone)]
 pub struct ProxyLogin {
     user: Vec<u8>,
@@ -27,7 +27,7 @@ pub struct ProxyLogin {
 }
 
 impl ProxyLogin {
-    /// Creates a login. Both have 1 to 255 bytes.
+    /// Creates a login. Name and password have 1 to 255 bytes each.
     pub fn new(user: Vec<u8>, password: Vec<u8>) -> Self {
         Self { user, password }
     }
@@ -42,13 +42,13 @@ impl PartialEq for ProxyLogin {
 /// A proxy. Prints without its login.
 #[derive(Clone, PartialEq)]
 pub struct ProxyServer {
-    /// The protocol that it is asked in.
+    /// The protocol of the proxy.
     pub protocol: ProxyProtocol,
     /// Host name, or IP address without brackets.
     pub host: String,
     /// Port; never 0.
     pub port: u16,
-    /// The login; `None` if it needs none.
+    /// The login; `None` if the proxy needs none.
     pub login: Option<ProxyLogin>,
 }
 
@@ -72,8 +72,8 @@ impl fmt::Debug for ProxyServer {
 }
 
 impl ProxyServer {
-    /// Asks the proxy at the other end of `socket` for a connection to `host`. When it is open, no byte
-    /// that came over it has been read.
+    /// Asks the proxy at the other end of `socket` for a connection to `host`. No byte of that connection has been
+    /// read when this returns.
     pub(super) async fn open(
         &self,
         socket: &mut Socket,
@@ -104,7 +104,7 @@ impl ProxyServer {
         let (mut bytes, mut skipped) = (Vec::new(), 0);
         loop {
             match http_connect::parse(&bytes) {
-                Answer::Part(_) => {
+                ProxyAnswer::Part(_) => {
                     let mut piece = [0; 512];
                     let n = socket.read(&mut piece).await?;
                     if n == 0 {
@@ -113,18 +113,20 @@ impl ProxyServer {
                     bytes.extend_from_slice(piece.get(..n).unwrap_or_default());
                 }
                 // An interim answer (RFC 9110, section 15.2).
-                Answer::Whole(100..200, length) if skipped < http_connect::MAX_HEAD => {
+                ProxyAnswer::Whole(100..200, length) if skipped < http_connect::MAX_HEAD => {
                     skipped += length;
                     drop(bytes.drain(..length));
                 }
-                Answer::Whole(200..300, length) if length == bytes.len() => return Ok(()),
-                // A server speaks after its client only.
-                Answer::Whole(200..300, _) => return Err(wrong("it sends more than an answer")),
-                Answer::Whole(status, _) => {
+                ProxyAnswer::Whole(200..300, length) if length == bytes.len() => return Ok(()),
+                // A gt server sends nothing before its client does.
+                ProxyAnswer::Whole(200..300, _) => {
+                    return Err(wrong("it sends more than an answer"))
+                }
+                ProxyAnswer::Whole(status, _) => {
                     let why = http_connect::refusal(status, self.login.is_some());
                     return Err(io::Error::new(io::ErrorKind::ConnectionRefused, why));
                 }
-                Answer::Wrong(why) => return Err(wrong(why)),
+                ProxyAnswer::Wrong(why) => return Err(wrong(why)),
             }
         }
     }
@@ -153,15 +155,14 @@ impl ProxyServer {
     }
 }
 
-/// Sends the message of a step and returns the result of the answer, behind which it reads nothing.
+/// Sends the message of a step and returns the result in the answer. Reads nothing behind the answer.
 async fn exchange(socket: &mut Socket, step: SocksStep, message: &[u8]) -> io::Result<u8> {
     socket.write_all(message).await?;
     let mut bytes = Vec::new();
     loop {
         match socks::parse(step, &bytes) {
-            Answer::Part(missing) => {
-                // No answer is longer.
-                let mut piece = [0; 262];
+            ProxyAnswer::Part(missing) => {
+                let mut piece = [0; socks::MAX_ANSWER];
                 let room = piece.get_mut(..missing).unwrap_or_default();
                 let n = socket.read(room).await?;
                 if n == 0 {
@@ -169,8 +170,8 @@ async fn exchange(socket: &mut Socket, step: SocksStep, message: &[u8]) -> io::R
                 }
                 bytes.extend_from_slice(room.get(..n).unwrap_or_default());
             }
-            Answer::Whole(result, _) => return Ok(result),
-            Answer::Wrong(why) => return Err(wrong(why)),
+            ProxyAnswer::Whole(result, _) => return Ok(result),
+            ProxyAnswer::Wrong(why) => return Err(wrong(why)),
         }
     }
 }

@@ -1,9 +1,11 @@
 //! SOCKS5 as a client of a proxy: the messages of RFC 1928 and RFC 1929 and the answers to them.
 
-use super::answer::Answer;
+use super::answer::ProxyAnswer;
 use super::literal;
 use std::net::IpAddr;
 
+/// Maximum length in bytes of an answer: that of the last step with a name (RFC 1928, section 6).
+pub const MAX_ANSWER: usize = 4 + 1 + 255 + 2;
 const VERSION: u8 = 5;
 const NO_LOGIN: u8 = 0;
 const PASSWORD: u8 = 2;
@@ -14,18 +16,18 @@ const IPV6: u8 = 4;
 /// Version of the negotiation about a password (RFC 1929, section 2).
 const PASSWORD_VERSION: u8 = 1;
 
-/// What a proxy is asked for, in this order.
+/// A step of the exchange with a proxy; they follow in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SocksStep {
-    /// How to log in.
+    /// The choice of the authentication method.
     Method,
-    /// Whether the password is right.
+    /// The check of the name and the password (RFC 1929).
     Password,
-    /// The connection.
+    /// The request for a connection.
     Connection,
 }
 
-/// Returns the greeting, with the ways to log in that are at hand.
+/// Returns the greeting, with the authentication methods that the client can use.
 pub fn greeting(has_login: bool) -> &'static [u8] {
     match has_login {
         true => &[VERSION, 2, NO_LOGIN, PASSWORD],
@@ -71,18 +73,18 @@ pub fn request(host: &str, port: u16) -> Option<Vec<u8>> {
 }
 
 /// Parses the answer to the message of a step. The result is the method, or 0 for a success.
-pub fn parse(step: SocksStep, bytes: &[u8]) -> Answer<u8> {
-    const NO_SOCKS: Answer<u8> = Answer::Wrong("it does not speak SOCKS5");
+pub fn parse(step: SocksStep, bytes: &[u8]) -> ProxyAnswer<u8> {
+    const NO_SOCKS: ProxyAnswer<u8> = ProxyAnswer::Wrong("it does not speak SOCKS5");
     match (step, bytes) {
         // Some proxies answer with the version of SOCKS here.
         (SocksStep::Password, [PASSWORD_VERSION | VERSION, rest @ ..])
         | (SocksStep::Method, [VERSION, rest @ ..]) => match rest.first() {
-            Some(result) => Answer::Whole(*result, 2),
-            None => Answer::Part(1),
+            Some(result) => ProxyAnswer::Whole(*result, 2),
+            None => ProxyAnswer::Part(1),
         },
         (SocksStep::Connection, [VERSION, rest @ ..]) => match rest {
             // An error ends the connection, and what follows does not count.
-            [result @ 1..=u8::MAX, ..] => Answer::Whole(*result, 2),
+            [result @ 1..=u8::MAX, ..] => ProxyAnswer::Whole(*result, 2),
             [result, _, kind, first, ..] => {
                 let length = match *kind {
                     IPV4 => 10,
@@ -91,21 +93,21 @@ pub fn parse(step: SocksStep, bytes: &[u8]) -> Answer<u8> {
                     _ => return NO_SOCKS,
                 };
                 match length.saturating_sub(bytes.len()) {
-                    0 => Answer::Whole(*result, length),
-                    missing => Answer::Part(missing),
+                    0 => ProxyAnswer::Whole(*result, length),
+                    missing => ProxyAnswer::Part(missing),
                 }
             }
-            [] => Answer::Part(1),
+            [] => ProxyAnswer::Part(1),
             // Up to the first byte of the address, which may be its length.
-            rest => Answer::Part(4usize.saturating_sub(rest.len())),
+            rest => ProxyAnswer::Part(4usize.saturating_sub(rest.len())),
         },
-        (SocksStep::Connection, []) => Answer::Part(2),
-        (_, []) => Answer::Part(2),
+        (SocksStep::Connection, []) => ProxyAnswer::Part(2),
+        (_, []) => ProxyAnswer::Part(2),
         _ => NO_SOCKS,
     }
 }
 
-/// Returns why a proxy accepts none of the ways to log in, and what to do.
+/// Returns why a proxy accepts no authentication method of the client, and what to do.
 pub fn no_method(has_login: bool) -> &'static str {
     match has_login {
         true => "it accepts no password; remove it from remoteProxy",
@@ -160,11 +162,14 @@ mod tests {
             (Connection, &[5, 4]),
         ] {
             let mut come = 0;
-            while let Answer::Part(missing) = parse(step, &answer[..come]) {
+            while let ProxyAnswer::Part(missing) = parse(step, &answer[..come]) {
                 assert!(missing > 0 && come + missing <= answer.len(), "{answer:?}");
                 come += missing;
             }
-            assert_eq!(parse(step, answer), Answer::Whole(answer[1], answer.len()));
+            assert_eq!(
+                parse(step, answer),
+                ProxyAnswer::Whole(answer[1], answer.len())
+            );
         }
     }
 
@@ -175,12 +180,12 @@ mod tests {
             SocksStep::Password,
             SocksStep::Connection,
         ] {
-            assert!(matches!(parse(step, b"H"), Answer::Wrong(_)));
+            assert!(matches!(parse(step, b"H"), ProxyAnswer::Wrong(_)));
         }
         let strange = [5, 0, 0, 9, 0, 0];
         assert!(matches!(
             parse(SocksStep::Connection, &strange),
-            Answer::Wrong(_)
+            ProxyAnswer::Wrong(_)
         ));
     }
 }

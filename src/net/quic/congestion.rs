@@ -1,5 +1,5 @@
-//! The congestion control of a connection. Which one it is shows only when the peer has named its protocol
-//! (`setup::BBR_PROTOCOL`), after the connection was created.
+//! The congestion control of a connection, which may change after the connection was created: a server chooses it
+//! when it knows the client's application protocol (`setup::BBR_PROTOCOL`).
 
 use quinn_proto::congestion::{Bbr, BbrConfig, Controller, ControllerFactory, CubicConfig};
 use quinn_proto::RttEstimator;
@@ -13,17 +13,17 @@ use std::time::Instant;
 pub struct CongestionChoice(Arc<AtomicBool>);
 
 impl CongestionChoice {
-    /// Chooses BBR (`true`) or cubic (RFC 9438).
+    /// Chooses BBR (`true`) or CUBIC (RFC 9438).
     pub fn new(bbr: bool) -> Self {
         Self(Arc::new(AtomicBool::new(bbr)))
     }
 
-    /// Goes over to BBR.
+    /// Changes the choice to BBR.
     pub fn set_bbr(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Returns the name of the one that is chosen.
+    /// Returns the name of the chosen congestion control.
     #[cfg(feature = "server")]
     pub fn name(&self) -> &'static str {
         match self.is_bbr() {

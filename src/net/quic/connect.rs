@@ -1,9 +1,9 @@
-//! Connecting to a server over QUIC.
+//! Connects to a server over QUIC. Not the client's use of it, see `client::quic`.
 
 use super::connection::Connection;
 use super::endpoint::EndpointShared;
 use super::setup::ClientSetup;
-use super::socket::Socket;
+use super::socket::QuicSocket;
 use crate::net::runtime::costly_step;
 use crate::net::{dial, Conn, TaskGuard};
 use quinn_proto::ConnectError;
@@ -40,7 +40,7 @@ async fn connect_to(
         io::ErrorKind::InvalidData => e,
         kind => io::Error::new(kind, format!("connecting to {addr}: {e}")),
     };
-    let socket = Socket::for_peer(addr).map_err(named)?;
+    let socket = QuicSocket::for_peer(addr).map_err(named)?;
     let mut key = [0; 8];
     crate::net::tls::fill_random(&mut key)?;
     let endpoint =

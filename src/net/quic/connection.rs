@@ -20,60 +20,60 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-/// What a stream or a connection is ended with when its bytes were cut.
+/// The error code with which a stream or a connection ends when its bytes were cut.
 pub const CUT: VarInt = VarInt::from_u32(1);
 
 /// A connection. Once it is dropped without a stream, the connection is closed.
 #[derive(Debug)]
-pub struct Connection(Arc<Shared>);
+pub struct Connection(Arc<ConnectionShared>);
 
 /// What the task, the endpoint and the users of a connection share.
-pub struct Shared {
-    /// Its number in the endpoint.
+pub struct ConnectionShared {
+    /// The number of the connection in its endpoint.
     pub handle: ConnectionHandle,
-    /// Its endpoint.
+    /// The endpoint of the connection.
     pub endpoint: EndpointHandle,
     /// The congestion control of a server's connection.
     pub choice: Option<CongestionChoice>,
-    state: Mutex<State>,
+    state: Mutex<ConnectionState>,
 }
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for ConnectionShared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "QUIC connection {}", self.handle.0)
     }
 }
 
-/// How far a connection is.
+/// The progress of a connection.
 #[derive(Debug, Clone)]
 pub enum Phase {
-    /// Its handshake is not complete.
+    /// The handshake is not complete.
     Handshaking,
-    /// Its handshake is complete.
+    /// The handshake is complete.
     Established,
-    /// It has ended.
+    /// The connection has ended for this reason.
     Over(ConnectionError),
 }
 
-/// Whether a connection is still used, and how its end is to look.
+/// Whether a connection is still used, and how it has to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Use {
-    /// It has a user.
+pub enum ConnectionUse {
+    /// The connection has a user.
     Used,
-    /// Its user has gone at this time; the bytes that were written are still to arrive.
+    /// The user has gone at this time; the bytes that it has written still have to arrive.
     Finishing(Instant),
-    /// Its user has gone and has cut it.
+    /// The user has gone and has cut the connection.
     Cut,
 }
 
 /// The state of a connection.
-pub struct State {
+pub struct ConnectionState {
     /// The protocol.
     pub proto: quinn_proto::Connection,
-    /// How far it is.
+    /// The progress of the connection.
     pub phase: Phase,
-    /// Whether it is used.
-    pub is_used: Use,
+    /// Whether the connection is used.
+    pub is_used: ConnectionUse,
     /// Whether the coming end of the stream is a cut.
     pub resets_on_close: bool,
     /// Bytes that have been taken from the protocol and not been read.
@@ -82,9 +82,9 @@ pub struct State {
     pub is_read: bool,
     /// Whether this end has ended its direction of the stream.
     pub is_finished: bool,
-    /// Whether all bytes of this end, and the end of its direction, have arrived, or are not wanted.
+    /// Whether all bytes of this end and the end of its direction have arrived, or the peer has stopped reading.
     pub is_delivered: bool,
-    /// Bytes that may wait to be sent, beside those in flight.
+    /// Number of bytes that may wait to be sent, beside those in flight.
     pub unsent: u64,
     /// The stream.
     pub stream: Option<StreamId>,
@@ -94,7 +94,7 @@ pub struct State {
     pub is_to_move: bool,
     /// The task of the connection.
     pub driver: Option<Waker>,
-    /// What waits for the handshake, the stream or a datagram.
+    /// The task that waits for the handshake, the stream or a datagram.
     pub user: Option<Waker>,
     /// The reader of the stream.
     pub reader: Option<Waker>,
@@ -102,7 +102,7 @@ pub struct State {
     pub writer: Option<Waker>,
 }
 
-impl State {
+impl ConnectionState {
     /// Wakes the task of the connection.
     pub fn wake_driver(&mut self) {
         if let Some(driver) = self.driver.take() {
@@ -163,7 +163,7 @@ pub fn error(why: &ConnectionError) -> io::Error {
         {
             "the peer refuses the connection".to_owned()
         }
-        // This end's own words, such as those about a server with another key.
+        // An error of this end's own verifier, such as a server with another key.
         ConnectionError::TransportError(e) if e.reason.contains("other error: ") => {
             let (_, why) = e.reason.split_once("other error: ").unwrap_or_default();
             why.to_owned()
@@ -174,7 +174,7 @@ pub fn error(why: &ConnectionError) -> io::Error {
     io::Error::new(kind, text)
 }
 
-impl Shared {
+impl ConnectionShared {
     /// Creates the state of a connection.
     pub fn new(
         handle: ConnectionHandle,
@@ -183,10 +183,10 @@ impl Shared {
         proto: quinn_proto::Connection,
         now: Instant,
     ) -> Self {
-        let state = State {
+        let state = ConnectionState {
             proto,
             phase: Phase::Handshaking,
-            is_used: Use::Used,
+            is_used: ConnectionUse::Used,
             resets_on_close: false,
             held: Bytes::new(),
             is_read: false,
@@ -210,7 +210,7 @@ impl Shared {
     }
 
     /// Locks the state.
-    pub fn lock(&self) -> MutexGuard<'_, State> {
+    pub fn lock(&self) -> MutexGuard<'_, ConnectionState> {
         self.state.lock()
     }
 
@@ -234,19 +234,19 @@ impl Shared {
         state.wake_driver();
     }
 
-    /// Ends the use of the connection: what was written is still to arrive, unless it is `cut`.
+    /// Ends the use of the connection: the bytes that were written still have to arrive, unless it is `cut`.
     pub fn release(&self, cut: bool, now: Instant) {
         let mut state = self.lock();
         if let (Some(id), false) = (state.stream, cut) {
             if !state.is_finished {
-                // Fails if the peer does not want any more.
+                // Fails if the peer has stopped reading.
                 state.is_delivered = state.proto.send_stream(id).finish().is_err();
                 state.is_finished = true;
             }
         }
         state.is_used = match (cut, state.stream) {
-            (false, Some(_)) => Use::Finishing(now),
-            _ => Use::Cut,
+            (false, Some(_)) => ConnectionUse::Finishing(now),
+            _ => ConnectionUse::Cut,
         };
         state.wake_driver();
     }
@@ -266,7 +266,7 @@ impl Shared {
 
 impl Connection {
     /// Creates a user of a connection.
-    pub fn new(shared: Arc<Shared>) -> Self {
+    pub fn new(shared: Arc<ConnectionShared>) -> Self {
         Self(shared)
     }
 

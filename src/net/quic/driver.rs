@@ -1,10 +1,10 @@
 //! The task of a connection: it sends the connection's datagrams after every event, and wakes at its deadlines.
 
-use super::connection::{wait, Phase, Shared, State, Use, CUT};
+use super::connection::{wait, ConnectionShared, ConnectionState, ConnectionUse, Phase, CUT};
 use super::endpoint::outgoing;
 use super::mover::Mover;
 use super::setup::{BBR_PROTOCOL, MAX_SEND_WINDOW};
-use super::socket::Outgoing;
+use super::socket::OutgoingDatagrams;
 use crate::net::{clock, TaskGuard, Timer};
 use bytes::Bytes;
 use quinn_proto::crypto::rustls::HandshakeData;
@@ -21,22 +21,22 @@ use std::time::{Duration, Instant};
 const MAX_SEGMENTS: usize = 40;
 /// System calls in a row before other tasks run.
 const MAX_CALLS_IN_A_ROW: u32 = 4;
-/// Bytes that may always wait, beside those in flight.
+/// Minimum number of bytes that may wait to be sent, beside those in flight.
 const MIN_UNSENT: u64 = 16 * 1024;
-/// Time that the last bytes of a connection without a user have to arrive.
+/// Time in which the last bytes of a connection without a user have to arrive.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time that the peer has to end its direction of the stream after that: a close could discard what it has not
-/// read.
+/// Time that the peer has to end its direction of the stream once all bytes have arrived: a close could discard what
+/// the peer has not read.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 
 thread_local! {
-    /// The bytes to send, of whichever connection sends.
+    /// The buffer of the thread for the datagrams that a connection is about to send.
     static OUT: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 /// The task of one connection.
 pub struct Driver {
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionShared>,
     /// Held until the last bytes are sent.
     guard: Option<TaskGuard>,
     /// Whether the endpoint counts a handshake.
@@ -45,17 +45,17 @@ pub struct Driver {
     /// When `timer` fires.
     due: Option<Instant>,
     /// Datagrams for which the kernel had no room.
-    left: Option<(Outgoing, Vec<u8>)>,
+    left: Option<(OutgoingDatagrams, Vec<u8>)>,
     /// Whether the path of a client's connection still works.
     path: Mover,
 }
 
-/// How far sending has come.
+/// The result of sending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sent {
     /// All datagrams are sent.
     All,
-    /// Some are left, for which there may be room.
+    /// Some datagrams are left, for which the kernel may have room.
     Some,
     /// The kernel has no room.
     Blocked,
@@ -66,7 +66,7 @@ type Woken = SmallVec<[Waker; 3]>;
 
 impl Driver {
     /// Creates the task.
-    pub fn new(shared: Arc<Shared>, guard: TaskGuard) -> Self {
+    pub fn new(shared: Arc<ConnectionShared>, guard: TaskGuard) -> Self {
         let is_server = shared.choice.is_some();
         Self {
             path: Mover::new(!is_server),
@@ -80,7 +80,7 @@ impl Driver {
     }
 
     /// Handles what has happened to the connection.
-    fn events(&mut self, state: &mut State, woken: &mut Woken) {
+    fn events(&mut self, state: &mut ConnectionState, woken: &mut Woken) {
         while let Some(event) = state.proto.poll_endpoint_events() {
             let answer = self.shared.endpoint.handle_event(self.shared.handle, event);
             if let Some(answer) = answer {
@@ -116,7 +116,7 @@ impl Driver {
     }
 
     /// Chooses the congestion control that the client's protocol asks for.
-    fn choose(&self, state: &State) {
+    fn choose(&self, state: &ConnectionState) {
         let data = state.proto.crypto_session().handshake_data();
         let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
         let protocol = data.and_then(|data| data.protocol);
@@ -132,13 +132,13 @@ impl Driver {
         }
     }
 
-    /// Closes a connection that is not used any more. Returns when to ask again.
-    fn close_unused(&mut self, state: &mut State, now: Instant) -> Option<Instant> {
+    /// Closes a connection that is not used any more. Returns when to call this again.
+    fn close_unused(&mut self, state: &mut ConnectionState, now: Instant) -> Option<Instant> {
         let code = match state.is_used {
             _ if matches!(state.phase, Phase::Over(_)) => return None,
-            Use::Used => return None,
-            Use::Cut => CUT,
-            Use::Finishing(since) => {
+            ConnectionUse::Used => return None,
+            ConnectionUse::Cut => CUT,
+            ConnectionUse::Finishing(since) => {
                 let farewell = since + FAREWELL_TIMEOUT;
                 let end = since + DELIVERY_TIMEOUT;
                 if state.is_delivered && (state.is_read || now >= farewell) {
@@ -157,7 +157,7 @@ impl Driver {
     }
 
     /// Sends datagrams.
-    fn send(&mut self, cx: &mut Context<'_>, state: &mut State, now: Instant) -> Sent {
+    fn send(&mut self, cx: &mut Context<'_>, state: &mut ConnectionState, now: Instant) -> Sent {
         let socket = self.shared.endpoint.socket();
         if let Some((out, bytes)) = &self.left {
             if socket.poll_send(cx, bytes, *out).is_pending() {

@@ -2,11 +2,11 @@
 
 #[cfg(feature = "server")]
 use super::connection::wait;
-use super::connection::{Connection, Shared};
+use super::connection::{Connection, ConnectionShared};
 use super::driver::Driver;
-use super::link::{ParentLink, Routes};
+use super::link::{PacketLink, PacketRoutes};
 use super::setup;
-use super::socket::{Outgoing, Socket};
+use super::socket::{OutgoingDatagrams, QuicSocket};
 #[cfg(feature = "client")]
 use super::source::SourceChanges;
 use crate::collections::HashMap;
@@ -42,27 +42,27 @@ pub type EndpointHandle = Arc<EndpointShared>;
 
 /// What the users, the tasks and the connections of an endpoint share.
 pub struct EndpointShared {
-    socket: Mutex<Arc<Socket>>,
+    socket: Mutex<Arc<QuicSocket>>,
     state: Mutex<EndpointState>,
     /// Ends the tasks that receive.
     stop: Shutdown,
-    /// Ends the task that receives from the present socket.
+    /// Ends the task that receives from the current socket.
     moved: Mutex<Shutdown>,
 }
 
 /// The state of an endpoint.
 struct EndpointState {
     proto: quinn_proto::Endpoint,
-    connections: HashMap<usize, Arc<Shared>>,
+    connections: HashMap<usize, Arc<ConnectionShared>>,
     attempts: VecDeque<Incoming>,
     /// Number of accepted connections whose handshake is not complete.
     handshakes: usize,
     /// The task that accepts.
     accepting: Option<Waker>,
-    /// Whether attempts are taken.
+    /// Whether attempts of clients are accepted.
     is_open: bool,
-    /// Whose the packets are.
-    routes: Routes,
+    /// Which process has the connection of a packet.
+    routes: PacketRoutes,
     /// Number of processes that have the socket, too, and pass packets on to this one.
     #[cfg(feature = "server")]
     links: u32,
@@ -72,12 +72,12 @@ struct EndpointState {
 type Answers = SmallVec<[(Transmit, Vec<u8>); 2]>;
 
 impl EndpointShared {
-    /// Creates an endpoint and its task. `key` tells its connection IDs, see `link`.
+    /// Creates an endpoint and its task. Its connection IDs are recognized by `key`, see `link`.
     pub fn start(
-        socket: Socket,
+        socket: QuicSocket,
         key: u64,
         server: Option<Arc<quinn_proto::ServerConfig>>,
-        parent: Option<ParentLink>,
+        parent: Option<PacketLink>,
     ) -> std::io::Result<EndpointHandle> {
         let is_open = server.is_some();
         let config = Arc::new(setup::endpoint(key)?);
@@ -89,7 +89,7 @@ impl EndpointShared {
             handshakes: 0,
             accepting: None,
             is_open,
-            routes: Routes::new(key, parent),
+            routes: PacketRoutes::new(key, parent),
             #[cfg(feature = "server")]
             links: 0,
         };
@@ -104,7 +104,7 @@ impl EndpointShared {
     }
 
     /// Returns the socket to send with.
-    pub fn socket(&self) -> Arc<Socket> {
+    pub fn socket(&self) -> Arc<QuicSocket> {
         self.socket.lock().clone()
     }
 
@@ -112,7 +112,7 @@ impl EndpointShared {
         self.state.lock()
     }
 
-    /// Returns the task that receives from the present socket. It ends with the endpoint.
+    /// Returns the task that receives from the current socket. The task ends with the endpoint.
     fn receiver(self: &Arc<Self>) -> impl std::future::Future<Output = ()> {
         let (endpoint, socket) = (Arc::downgrade(self), self.socket());
         let (stop, moved) = (self.stop.clone(), self.moved.lock().clone());
@@ -129,7 +129,7 @@ impl EndpointShared {
                         })
                     });
                     if let Err(e) = received.await {
-                        // That of an earlier datagram, or a shortage.
+                        // The error of an earlier datagram, or a lack of memory.
                         log::debug!("receiving on {}: {e}", socket.addr());
                         Timer::after(Duration::from_millis(10)).await;
                     }
@@ -148,7 +148,7 @@ impl EndpointShared {
         self.stop.clone()
     }
 
-    /// Passes datagrams to their connections, and answers those that have none.
+    /// Passes datagrams to their connections, and answers those that belong to none.
     pub fn take<'a>(
         &self,
         from: SocketAddr,
@@ -156,7 +156,7 @@ impl EndpointShared {
         datagrams: impl Iterator<Item = &'a [u8]>,
         now: Instant,
     ) {
-        let mut events: SmallVec<[(Arc<Shared>, ConnectionEvent); 8]> = SmallVec::new();
+        let mut events: SmallVec<[(Arc<ConnectionShared>, ConnectionEvent); 8]> = SmallVec::new();
         let mut answers = Answers::new();
         let mut state = self.lock();
         for datagram in datagrams {
@@ -193,7 +193,7 @@ impl EndpointShared {
                 answer(&socket, transmit, bytes);
             }
         }
-        let mut last: Option<Arc<Shared>> = None;
+        let mut last: Option<Arc<ConnectionShared>> = None;
         for (connection, event) in events {
             connection.receive(event, now);
             match last.replace(connection) {
@@ -229,7 +229,13 @@ impl EndpointShared {
         let now = clock::now();
         let mut state = self.lock();
         let (handle, proto) = state.proto.connect(now, config, to, name)?;
-        let shared = Arc::new(Shared::new(handle, self.clone(), None, proto, now));
+        let shared = Arc::new(ConnectionShared::new(
+            handle,
+            self.clone(),
+            None,
+            proto,
+            now,
+        ));
         state.connections.insert(handle.0, shared.clone());
         drop(state);
         net::spawn(Driver::new(shared.clone(), guard));
@@ -241,7 +247,7 @@ impl EndpointShared {
     #[cfg(feature = "client")]
     fn follow(
         &self,
-        connection: &Arc<Shared>,
+        connection: &Arc<ConnectionShared>,
         to: SocketAddr,
     ) -> impl std::future::Future<Output = ()> {
         let (stop, connection) = (self.stop.clone(), Arc::downgrade(connection));
@@ -261,10 +267,10 @@ impl EndpointShared {
         }
     }
 
-    /// Goes over to another socket, for packets to `peer`.
+    /// Replaces the socket by a new one, for packets to `peer`.
     #[cfg(feature = "client")]
     pub fn change_socket(self: &Arc<Self>, peer: SocketAddr) -> std::io::Result<()> {
-        let socket = Arc::new(Socket::for_peer(peer)?);
+        let socket = Arc::new(QuicSocket::for_peer(peer)?);
         let before = std::mem::replace(&mut *self.socket.lock(), socket);
         std::mem::take(&mut *self.moved.lock()).trigger();
         net::spawn(self.receiver());
@@ -302,7 +308,7 @@ impl EndpointShared {
 impl Drop for EndpointShared {
     fn drop(&mut self) {
         self.stop.trigger();
-        // The protocol complains of those that are not answered.
+        // The protocol warns of attempts that are dropped without an answer.
         let state = &mut *self.state.lock();
         for attempt in state.attempts.drain(..) {
             state.proto.ignore(attempt);
@@ -329,23 +335,23 @@ impl EndpointState {
 }
 
 /// Sends an answer of an endpoint, which is lost if there is no room.
-fn answer(socket: &Socket, transmit: &Transmit, bytes: &[u8]) {
+fn answer(socket: &QuicSocket, transmit: &Transmit, bytes: &[u8]) {
     let bytes = bytes.get(..transmit.size).unwrap_or_default();
     if let Err(e) = socket.try_send(bytes, outgoing(transmit)) {
         log::trace!("answering {}: {e}", transmit.destination);
     }
 }
 
-/// Returns what the socket has to know of datagrams to send.
-pub fn outgoing(transmit: &Transmit) -> Outgoing {
-    Outgoing {
+/// Returns the addresses and lengths of datagrams to send, for the socket.
+pub fn outgoing(transmit: &Transmit) -> OutgoingDatagrams {
+    OutgoingDatagrams {
         to: transmit.destination,
         from: transmit.src_ip,
         segment: transmit.segment_size.unwrap_or(transmit.size),
     }
 }
 
-/// An endpoint of a server. Once it is dropped, no further connections are accepted; those that are go on.
+/// An endpoint of a server. Once it is dropped, no further connections are accepted; existing ones go on.
 #[cfg(feature = "server")]
 pub struct Endpoint(EndpointHandle);
 
@@ -380,7 +386,7 @@ impl Attempt {
 
     /// Begins the handshake when its turn has come. The guard is held until the last bytes of the connection are sent.
     pub async fn accept(mut self, setup: &ServerSetup, guard: TaskGuard) -> io::Result<Connection> {
-        // It has the signature.
+        // The handshake makes a signature.
         costly_step().await;
         let gone = || io::Error::from(io::ErrorKind::ConnectionAborted);
         let incoming = self.incoming.take().ok_or_else(gone)?;
@@ -391,7 +397,13 @@ impl Attempt {
         match accepted {
             Ok((handle, proto)) => {
                 let endpoint = self.endpoint.clone();
-                let shared = Arc::new(Shared::new(handle, endpoint, Some(choice), proto, now));
+                let shared = Arc::new(ConnectionShared::new(
+                    handle,
+                    endpoint,
+                    Some(choice),
+                    proto,
+                    now,
+                ));
                 state.connections.insert(handle.0, shared.clone());
                 state.handshakes = state.handshakes.saturating_add(1);
                 drop(state);
@@ -422,13 +434,13 @@ impl Drop for Attempt {
 impl Endpoint {
     /// Creates an endpoint that takes connections.
     ///
-    /// `key` tells its connection IDs; `parent` is the process that had the socket before, and still has
-    /// connections.
+    /// Its connection IDs are recognized by `key`. `parent` is the link to the process that had the socket before and
+    /// still has connections.
     pub fn start(
-        socket: Socket,
+        socket: QuicSocket,
         key: u64,
         setup: &ServerSetup,
-        parent: Option<ParentLink>,
+        parent: Option<PacketLink>,
     ) -> io::Result<Self> {
         let config = Some(setup.for_endpoint());
         EndpointShared::start(socket, key, config, parent).map(Self)
@@ -463,7 +475,7 @@ impl Endpoint {
     }
 
     /// Returns the socket.
-    pub fn socket(&self) -> Arc<Socket> {
+    pub fn socket(&self) -> Arc<QuicSocket> {
         self.0.socket()
     }
 }

@@ -1,5 +1,5 @@
-//! Packets between two processes: while one drains, the other that has taken over its socket receives the packets
-//! of its connections, too, and passes them on. A connection ID tells whose they are.
+//! Packets between two processes in a restart: the process that has taken over a socket receives the packets of the
+//! draining process, too, and passes them on. It recognizes them by their connection IDs.
 
 use super::endpoint::EndpointHandle;
 use super::setup;
@@ -18,19 +18,19 @@ const MAX_PACKET: usize = 2048;
 /// Length in bytes of the addresses before a packet: the peer's, its port and zone, and this machine's.
 const ADDRESSES: usize = 16 + 2 + 4 + 16;
 
-/// The link to the process whose connections are still running.
-pub struct ParentLink {
+/// The link to the process that had an endpoint's socket before, and whose connections are still running.
+pub struct PacketLink {
     to: OwnedFd,
     theirs: HashedConnectionIdGenerator,
 }
 
 /// The connection IDs of an endpoint, and the link to the process that had its socket before.
-pub struct Routes {
+pub struct PacketRoutes {
     ours: HashedConnectionIdGenerator,
-    parent: Option<ParentLink>,
+    parent: Option<PacketLink>,
 }
 
-impl ParentLink {
+impl PacketLink {
     /// Uses the socket that the other process has handed over, and the key of its connection IDs.
     #[cfg(feature = "server")]
     pub fn new(socket: OwnedFd, key: u64) -> io::Result<Self> {
@@ -42,9 +42,9 @@ impl ParentLink {
     }
 }
 
-impl Routes {
+impl PacketRoutes {
     /// Creates the routes of an endpoint.
-    pub fn new(key: u64, parent: Option<ParentLink>) -> Self {
+    pub fn new(key: u64, parent: Option<PacketLink>) -> Self {
         Self {
             ours: setup::generator(key),
             parent,
@@ -58,8 +58,8 @@ impl Routes {
         };
         // Processes before the parent have connections, too, but no handshakes any more.
         let is_theirs = match id_of(packet) {
-            Some(Id::Short(id)) => self.ours.validate(&id).is_err(),
-            Some(Id::Long(id)) => parent.theirs.validate(&id).is_ok(),
+            Some(PacketId::Short(id)) => self.ours.validate(&id).is_err(),
+            Some(PacketId::Long(id)) => parent.theirs.validate(&id).is_ok(),
             None => false,
         };
         if !is_theirs {
@@ -68,7 +68,7 @@ impl Routes {
         let bytes = encode(from, to, packet);
         match kernel::send_packet(&parent.to, &bytes, None) {
             Ok(()) => {}
-            // Lost, as a network may lose it.
+            // The packet is lost, as a network may lose it.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(_) => self.parent = None,
         }
@@ -78,24 +78,24 @@ impl Routes {
 
 /// The connection ID of a packet.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Id {
-    /// Of a packet with a short header: one of gt's.
+pub enum PacketId {
+    /// The ID in a packet with a short header: one of gt's.
     Short(ConnectionId),
-    /// Of a packet with a long header: one of gt's, or one that the client has made up.
+    /// The ID in a packet with a long header: one of gt's, or a random one of the client.
     Long(ConnectionId),
 }
 
 /// Returns the destination's connection ID (RFC 8999, section 5). `None` if it cannot be one of gt's.
-pub fn id_of(packet: &[u8]) -> Option<Id> {
+pub fn id_of(packet: &[u8]) -> Option<PacketId> {
     let (first, rest) = packet.split_first()?;
     if first & 0x80 == 0 {
         let id = rest.get(..ID)?;
-        return Some(Id::Short(ConnectionId::new(id)));
+        return Some(PacketId::Short(ConnectionId::new(id)));
     }
     // Behind the version.
     let length = usize::from(*rest.get(4)?);
     let id = rest.get(5..5 + ID).filter(|_| length == ID)?;
-    Some(Id::Long(ConnectionId::new(id)))
+    Some(PacketId::Long(ConnectionId::new(id)))
 }
 
 fn encode(from: SocketAddr, to: Option<IpAddr>, packet: &[u8]) -> Vec<u8> {
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn the_packets_of_another_process_are_told_by_their_connection_ids() {
         let (here, there) = kernel::packet_pair().unwrap();
-        let mut routes = Routes::new(1, Some(ParentLink::new(here, 2).unwrap()));
+        let mut routes = PacketRoutes::new(1, Some(PacketLink::new(here, 2).unwrap()));
         let from: SocketAddr = ([192, 0, 2, 1], 5).into();
         let short = |key: u64| {
             let id = setup::generator(key).generate_cid();

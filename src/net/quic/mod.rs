@@ -1,5 +1,5 @@
 //! QUIC (RFC 9000): connections of one stream, which is a [`Conn`](super::Conn), on UDP sockets. The protocol
-//! is quinn-proto, a state machine; sockets, timers and tasks are those of gt. Not what the stream carries.
+//! is quinn-proto, a state machine; sockets, timers and tasks are those of gt. Not the tunnel in the stream.
 //!
 //! An [`Endpoint`] has one socket. Its task receives datagrams for all connections; each connection has a
 //! task that sends its datagrams and waits for its deadlines (`driver`). A connection is locked only while
@@ -31,13 +31,13 @@ pub use connection::Connection;
 #[cfg(feature = "server")]
 pub use endpoint::{Attempt, Endpoint};
 #[cfg(feature = "server")]
-pub use link::ParentLink;
+pub use link::PacketLink;
 #[cfg(feature = "client")]
 pub use setup::ClientSetup;
 #[cfg(feature = "server")]
 pub use setup::ServerSetup;
 #[cfg(feature = "server")]
-pub use socket::Socket as QuicSocket;
+pub use socket::QuicSocket;
 pub use stream::QuicStream;
 
 #[cfg(test)]

@@ -1,24 +1,24 @@
 //! Moves a client's connection to another socket, when its path is silent or its address is another one (RFC 9000,
 //! section 9).
 
-use super::connection::{Phase, Shared, State};
+use super::connection::{ConnectionShared, ConnectionState, Phase};
 use super::path::{PathCounts, PathVerdict, PathWatch};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// The result of a check.
 #[derive(Debug, Default)]
-pub struct Checked {
+pub struct PathCheck {
     /// When to check again, at the latest.
     pub deadline: Option<Instant>,
     /// Whether the connection has something to send now.
     pub speaks: bool,
 }
 
-/// What watches the path of a connection, and leaves it.
+/// Watches the path of a connection, and moves the connection to another socket.
 pub struct Mover {
     is_client: bool,
-    /// Once the handshake is complete.
+    /// The watch on the path; `None` until the handshake is complete.
     watch: Option<PathWatch>,
 }
 
@@ -32,9 +32,14 @@ impl Mover {
     }
 
     /// Moves the connection if its path does not work.
-    pub fn check(&mut self, shared: &Arc<Shared>, state: &mut State, now: Instant) -> Checked {
+    pub fn check(
+        &mut self,
+        shared: &Arc<ConnectionShared>,
+        state: &mut ConnectionState,
+        now: Instant,
+    ) -> PathCheck {
         if !self.is_client || !matches!(state.phase, Phase::Established) {
-            return Checked::default();
+            return PathCheck::default();
         }
         let watch = self.watch.get_or_insert_with(|| PathWatch::new(now));
         let counts = PathCounts::of(&state.proto.stats());
@@ -57,7 +62,7 @@ impl Mover {
                 Err(e) => log::warn!("the connection to {peer} cannot move: {e}"),
             }
         }
-        Checked {
+        PathCheck {
             deadline: watch.deadline(),
             speaks,
         }

@@ -2,14 +2,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-/// The link to another process. There is none.
-pub enum ParentLink {}
+/// The link to another process, of which there is none.
+pub enum PacketLink {}
 
 /// The connection IDs of an endpoint: all packets are its own.
-pub struct Routes;
+pub struct PacketRoutes;
 
-impl Routes {
-    pub fn new(_: u64, _: Option<ParentLink>) -> Self {
+impl PacketRoutes {
+    pub fn new(_: u64, _: Option<PacketLink>) -> Self {
         Self
     }
 

@@ -1,17 +1,17 @@
 //! The stub of `mover` in builds without the client.
 
-use super::connection::{Shared, State};
+use super::connection::{ConnectionShared, ConnectionState};
 use std::sync::Arc;
 use std::time::Instant;
 
 /// The result of a check: there is nothing to do.
 #[derive(Default)]
-pub struct Checked {
+pub struct PathCheck {
     pub deadline: Option<Instant>,
     pub speaks: bool,
 }
 
-/// Nothing: connections of servers do not move.
+/// The mover of a server's connection, which does not move.
 pub struct Mover;
 
 impl Mover {
@@ -19,7 +19,12 @@ impl Mover {
         Self
     }
 
-    pub fn check(&mut self, _: &Arc<Shared>, _: &mut State, _: Instant) -> Checked {
-        Checked::default()
+    pub fn check(
+        &mut self,
+        _: &Arc<ConnectionShared>,
+        _: &mut ConnectionState,
+        _: Instant,
+    ) -> PathCheck {
+        PathCheck::default()
     }
 }

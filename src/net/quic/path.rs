@@ -1,13 +1,13 @@
 //! Whether the path to a server still works. A client whose path is silent moves to another socket, and so to
-//! another port, which a NAT has not forgotten. Not the moving.
+//! another port, for which NATs have a new mapping. Not the move, see `mover`.
 
 use quinn_proto::ConnectionStats;
 use std::time::{Duration, Instant};
 
-/// Time without a packet of the server, though an answer is due, after which a path is given up: as long as three
-/// probes take (RFC 9002, section 6.2) on a line of half a second.
+/// Time without a packet of the server, though an answer is due, after which a path is given up: the time of three
+/// probes (RFC 9002, section 6.2) on a line with a round trip of half a second.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Maximum of that time: it doubles with each path that was silent, too.
+/// Maximum time of silence: it doubles with each further path that is silent.
 const MAX_SILENCE: Duration = Duration::from_secs(16);
 /// Time without a packet after a burst of the server's data at which the client asks whether it still arrives:
 /// a client that only receives would not notice that its address has changed on the way.
@@ -46,11 +46,11 @@ impl PathCounts {
 /// What a client has to do about its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PathVerdict {
-    /// Nothing.
+    /// The path works: nothing to do.
     Fine,
-    /// To ask whether the server is still there.
+    /// Send a packet that the server has to answer.
     Ask,
-    /// To move to another socket.
+    /// Move the connection to another socket.
     Move,
 }
 
@@ -58,18 +58,18 @@ pub enum PathVerdict {
 #[derive(Debug)]
 pub struct PathWatch {
     counts: PathCounts,
-    /// When the server was heard last.
+    /// When the last packet of the server came.
     heard: Instant,
     /// Since when an answer is due.
     due_since: Option<Instant>,
     /// Time that the answer may take.
     patience: Duration,
-    /// Pieces of data of the present burst.
+    /// Number of pieces of data in the current burst.
     burst: u64,
 }
 
 impl PathWatch {
-    /// Watches a path on which the server was just heard.
+    /// Watches a path on which a packet of the server has just come.
     pub fn new(now: Instant) -> Self {
         Self {
             counts: PathCounts { due: 0, data: 0 },
@@ -80,7 +80,7 @@ impl PathWatch {
         }
     }
 
-    /// Takes what has happened up to `now`; the server was heard last at `heard`.
+    /// Decides by what has happened up to `now`; the last packet of the server came at `heard`.
     pub fn check(&mut self, now: Instant, heard: Instant, counts: PathCounts) -> PathVerdict {
         let before = std::mem::replace(&mut self.counts, counts);
         if heard != self.heard {

@@ -15,9 +15,9 @@ use quinn_proto::crypto::rustls::QuicClientConfig;
 #[cfg(feature = "server")]
 use quinn_proto::crypto::rustls::QuicServerConfig;
 
-/// The protocol whose first stream carries a tunnel as TCP would (docs/wire.md, "QUIC").
+/// The application protocol whose stream carries a tunnel as TCP would (docs/wire.md, "QUIC").
 pub const PROTOCOL: &[u8] = b"gt-quic";
-/// The same with BBR as the congestion control.
+/// The application protocol of tunnels over QUIC with BBR as the congestion control.
 pub const BBR_PROTOCOL: &[u8] = b"default";
 
 /// Bytes of a stream that may have arrived and wait for their reader, most of them only because an earlier
@@ -29,18 +29,19 @@ pub const MAX_SEND_WINDOW: u64 = 2 * 1024 * 1024;
 const DATAGRAM_BUFFER: usize = 16 * 1024;
 /// Time of silence after which both ends give a connection up.
 const IDLE_TIMEOUT_MS: u32 = 60_000;
-/// Time after which a client speaks, so that NATs do not forget it: RFC 4787 lets them after 30 s.
+/// Time of silence after which a client sends a packet, so that NATs keep its mapping: some drop one after 30 s, though
+/// RFC 4787 demands two minutes.
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// Payload of a packet of 1500 bytes with the headers of IPv6 and UDP, less what PPPoE takes.
 const MAX_MTU: u16 = 1440;
-/// Connections that have sent their first packet and are not accepted yet.
+/// Maximum number of connections that have sent their first packet and are not accepted yet.
 #[cfg(feature = "server")]
 const MAX_INCOMING: usize = 256;
-/// Bytes that such a connection, and all of them, may have sent.
+/// Maximum bytes of packets of one connection that is not accepted yet, and of all of them.
 #[cfg(feature = "server")]
 const INCOMING_BUFFER: (u64, u64) = (4 * 1024, 256 * 1024);
 
-/// Returns the configuration of an endpoint whose connection ids can be told by a key, and its key.
+/// Returns the configuration of an endpoint whose connection IDs are recognized by `key`.
 pub fn endpoint(key: u64) -> io::Result<EndpointConfig> {
     let mut secret = [0; 64];
     tls::fill_random(&mut secret)?;
@@ -53,7 +54,7 @@ pub fn endpoint(key: u64) -> io::Result<EndpointConfig> {
     Ok(config)
 }
 
-/// Returns what creates and recognizes the connection ids of an endpoint.
+/// Returns the generator that creates and recognizes the connection IDs of an endpoint.
 pub fn generator(key: u64) -> HashedConnectionIdGenerator {
     HashedConnectionIdGenerator::from_key(key)
 }
@@ -90,7 +91,7 @@ pub struct ClientSetup {
 
 #[cfg(feature = "client")]
 impl ClientSetup {
-    /// Uses a connector's certificates, and BBR as the congestion control, or else cubic.
+    /// Uses a connector's certificates, and BBR as the congestion control, or else CUBIC.
     pub fn new(connector: &tls::Connector, bbr: bool) -> io::Result<Self> {
         let protocol = match bbr {
             true => BBR_PROTOCOL,

@@ -25,12 +25,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{ready, Context, Poll, Waker};
 
-/// Requested size of the kernel's buffers, in bytes: a client's window may arrive at once.
+/// Requested size of each of the kernel's buffers in bytes: a stream's whole window may arrive at once.
 const BUFFER: usize = 1024 * 1024;
 
 /// A bound UDP socket.
 #[derive(Debug)]
-pub struct Socket {
+pub struct QuicSocket {
     io: PollSource<UdpSocket>,
     addr: SocketAddr,
     /// Whether the kernel splits the bytes of one call into datagrams.
@@ -51,7 +51,7 @@ struct Writers {
 pub struct Received<'a> {
     /// The peer's address. One of IPv4 is not in the form of IPv6.
     pub from: SocketAddr,
-    /// The address of this machine that they came to, if it is known.
+    /// The address of this machine that the datagrams came to, if it is known.
     pub to: Option<IpAddr>,
     bytes: &'a [u8],
     segment: usize,
@@ -66,7 +66,7 @@ impl<'a> Received<'a> {
 
 /// Datagrams to send.
 #[derive(Debug, Clone, Copy)]
-pub struct Outgoing {
+pub struct OutgoingDatagrams {
     /// The peer's address.
     pub to: SocketAddr,
     /// The address of this machine to send from; `None` for the one that the routing table selects.
@@ -75,7 +75,7 @@ pub struct Outgoing {
     pub segment: usize,
 }
 
-impl Socket {
+impl QuicSocket {
     /// Binds to `host:port` like [`crate::net::listen()`].
     pub fn bind(host: Option<&str>, port: u16) -> io::Result<Self> {
         bind_first(host, port, Self::bind_to)
@@ -116,7 +116,7 @@ impl Socket {
         let raw = SockRef::from(&socket);
         let _ = raw.set_recv_buffer_size(BUFFER);
         let _ = raw.set_send_buffer_size(BUFFER);
-        // Packets are not to be fragmented: QUIC finds out which length arrives (RFC 9000, section 14).
+        // Packets must not be fragmented: QUIC finds out which length arrives (RFC 9000, section 14).
         if addr.is_ipv6() {
             setsockopt(&socket, Ipv6RecvPacketInfo, &true)?;
             let _ = set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE);
@@ -139,7 +139,7 @@ impl Socket {
         self.addr
     }
 
-    /// Leaves the datagrams that come to another process, which has the socket, too.
+    /// Stops receiving: from now on, another process that has the socket receives.
     #[cfg(feature = "server")]
     pub fn stop_receiving(&self) {
         self.is_left.store(true, Ordering::SeqCst);
@@ -184,7 +184,12 @@ impl Socket {
 
     /// Sends datagrams; waits if the kernel has no room. Those that cannot be sent are dropped, as a network
     /// may drop them.
-    pub fn poll_send(&self, cx: &mut Context<'_>, bytes: &[u8], out: Outgoing) -> Poll<()> {
+    pub fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+        out: OutgoingDatagrams,
+    ) -> Poll<()> {
         match self.try_send(bytes, out) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 let mut writers = self.writers.lock();
@@ -204,8 +209,8 @@ impl Socket {
         }
     }
 
-    /// Sends datagrams like [`Socket::poll_send`]; `WouldBlock` if the kernel has no room.
-    pub fn try_send(&self, bytes: &[u8], out: Outgoing) -> io::Result<()> {
+    /// Sends datagrams like [`QuicSocket::poll_send`]; `WouldBlock` if the kernel has no room.
+    pub fn try_send(&self, bytes: &[u8], out: OutgoingDatagrams) -> io::Result<()> {
         let is_many = bytes.len() > out.segment;
         if is_many && !self.splits.load(Ordering::Relaxed) {
             return self.try_send_each(bytes, out);
@@ -224,7 +229,7 @@ impl Socket {
     }
 
     /// Sends datagrams one by one. Those behind the first for which there is no room are dropped.
-    fn try_send_each(&self, bytes: &[u8], out: Outgoing) -> io::Result<()> {
+    fn try_send_each(&self, bytes: &[u8], out: OutgoingDatagrams) -> io::Result<()> {
         let mut result = Ok(());
         for (n, datagram) in bytes.chunks(out.segment.max(1)).enumerate() {
             let sent = self.io.try_io(Interest::Write, |socket| {
@@ -242,7 +247,7 @@ impl Socket {
         result
     }
 
-    fn send(&self, socket: &UdpSocket, bytes: &[u8], out: Outgoing) -> io::Result<()> {
+    fn send(&self, socket: &UdpSocket, bytes: &[u8], out: OutgoingDatagrams) -> io::Result<()> {
         let is_v6 = self.addr.is_ipv6();
         let to = match out.to {
             SocketAddr::V4(v4) if is_v6 => {
@@ -278,7 +283,7 @@ impl Socket {
     }
 }
 
-impl Drop for Socket {
+impl Drop for QuicSocket {
     fn drop(&mut self) {
         // Another process may have the socket.
         self.io.withdraw();
@@ -286,7 +291,7 @@ impl Drop for Socket {
 }
 
 /// For handing the socket to another process.
-impl AsFd for Socket {
+impl AsFd for QuicSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.io.get_ref().as_fd()
     }
@@ -364,7 +369,7 @@ fn receive(
     };
     let from = match from.ip().to_canonical() {
         IpAddr::V4(v4) => SocketAddr::new(v4.into(), from.port()),
-        // With its zone.
+        // An IPv6 address keeps its zone.
         IpAddr::V6(_) => from,
     };
     take(Received {
@@ -384,9 +389,9 @@ mod tests {
     #[test]
     fn datagrams_of_one_call_arrive_one_by_one_and_are_answered_from_their_address() {
         async_std::task::block_on(async {
-            let here = Socket::bind(None, 0).unwrap();
-            let there = Socket::for_peer("127.0.0.1:1".parse().unwrap()).unwrap();
-            let out = Outgoing {
+            let here = QuicSocket::bind(None, 0).unwrap();
+            let there = QuicSocket::for_peer("127.0.0.1:1".parse().unwrap()).unwrap();
+            let out = OutgoingDatagrams {
                 to: ([127, 0, 0, 2], here.addr().port()).into(),
                 from: None,
                 segment: 1000,
@@ -409,7 +414,7 @@ mod tests {
             assert_eq!((lengths, got.concat()), (vec![1000, 1000, 500], sent));
             let (from, to) = path.unwrap();
             assert_eq!(to, Some([127, 0, 0, 2].into()));
-            let answer = Outgoing {
+            let answer = OutgoingDatagrams {
                 to: from,
                 from: to,
                 segment: 1000,

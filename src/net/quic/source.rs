@@ -1,5 +1,5 @@
-//! The address that packets to a server leave from, and its changes. The kernel selects it for each packet; a
-//! connection has to know when it is another one.
+//! The address that packets to a server leave from, and its changes. The kernel selects the address for each packet;
+//! a connection has to move when it changes.
 
 use crate::net::{netlink, Interest, PollSource, Timer};
 use futures_lite::future;
@@ -10,11 +10,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 const NETLINK_ROUTE: i32 = 0;
-/// What the kernel tells of (rtnetlink(7)): links, addresses and routes of IPv4, and those of IPv6.
+/// The events that the kernel reports (rtnetlink(7)): links, addresses and routes of IPv4, and those of IPv6.
 const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
 /// Time in which one change of the network brings several messages.
 const SETTLING_TIME: Duration = Duration::from_millis(100);
-/// Reads of messages in a row.
+/// Maximum number of messages that are read in a row.
 const MAX_READS: u32 = 64;
 
 /// Returns the address that packets to `peer` leave from at present; `None` without a route.
@@ -47,15 +47,15 @@ impl SourceChanges {
         }
     }
 
-    /// Waits until packets leave from another address, or leave again. Never returns where the kernel does
-    /// not tell.
+    /// Waits until packets leave from another address, or leave again. Never returns where the kernel does not
+    /// report changes.
     pub async fn next(&mut self) -> IpAddr {
         let Some(messages) = &self.messages else {
             return future::pending().await;
         };
         loop {
             if messages.call(Interest::Read, drain).await.is_err() {
-                // So many have come that some are lost.
+                // The buffer overflowed, and some messages are lost.
                 Timer::after(SETTLING_TIME).await;
             }
             Timer::after(SETTLING_TIME).await;

@@ -1,6 +1,6 @@
 //! The stream of a connection, with the interface of [`Conn`](crate::net::Conn).
 
-use super::connection::{wait, Shared, State, CUT};
+use super::connection::{wait, ConnectionShared, ConnectionState, CUT};
 use crate::keys::Binding;
 use crate::net::{clock, tls};
 use bytes::{Buf, Bytes};
@@ -16,7 +16,7 @@ use {super::connection::Phase, std::future::poll_fn};
 /// The bidirectional stream of a connection. Dropping it closes the connection, once all bytes that were
 /// written have arrived.
 pub struct QuicStream {
-    shared: Arc<Shared>,
+    shared: Arc<ConnectionShared>,
     id: StreamId,
 }
 
@@ -32,12 +32,12 @@ fn cut() -> io::Error {
 
 impl QuicStream {
     /// Creates the stream `id`.
-    pub fn new(shared: Arc<Shared>, id: StreamId) -> Self {
+    pub fn new(shared: Arc<ConnectionShared>, id: StreamId) -> Self {
         Self { shared, id }
     }
 
     /// Fills `held` if it is empty. Ready with `false` at the end of the stream.
-    fn poll_fill(&self, state: &mut State, cx: &Context<'_>) -> Poll<io::Result<bool>> {
+    fn poll_fill(&self, state: &mut ConnectionState, cx: &Context<'_>) -> Poll<io::Result<bool>> {
         if !state.held.is_empty() {
             return Poll::Ready(Ok(true));
         }
@@ -90,7 +90,7 @@ impl QuicStream {
                         .copy_to_slice(room.get_mut(..take).unwrap_or_default());
                     count += take;
                     if state.held.is_empty() {
-                        // Lets its packet go.
+                        // Frees the memory of the packet.
                         state.held = Bytes::new();
                     }
                 }
@@ -140,7 +140,7 @@ impl QuicStream {
             return Err(e);
         }
         state.is_finished = true;
-        // Fails if the peer does not want any more.
+        // Fails if the peer has stopped reading.
         state.is_delivered = state.proto.send_stream(self.id).finish().is_err();
         state.wake_driver();
         Ok(())

@@ -1,7 +1,7 @@
 use super::connect;
 use super::setup::{ClientSetup, ServerSetup};
 use super::{Endpoint, QuicSocket, QuicStream};
-use crate::net::tls::{Connector, Identity, QuicIdentity, ServerTrust};
+use crate::net::tls::{Connector, QuicIdentity, ServerIdentity, ServerTrust};
 use crate::net::{timeout, Conn, WaitGroup};
 use async_std::task::block_on;
 use futures_lite::future;
@@ -10,8 +10,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Longer than a test takes.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time that a test allows for a connection, more than it takes on a slow machine.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A server, and what counts the connections of both ends.
 struct Ends {
@@ -22,7 +22,7 @@ struct Ends {
 
 impl Ends {
     fn new() -> Self {
-        let identity = QuicIdentity::new(Identity::new().unwrap()).unwrap();
+        let identity = QuicIdentity::new(ServerIdentity::new().unwrap()).unwrap();
         let setup = ServerSetup::new(&identity, false).unwrap();
         let socket = QuicSocket::bind(Some("127.0.0.1"), 0).unwrap();
         Self {
@@ -41,7 +41,14 @@ impl Ends {
         let setup = setup.with_datagrams();
         let connections = self.connections.clone();
         let guard = move || connections.begin();
-        connect("127.0.0.1", self.addr().port(), &setup, guard, PATIENCE).await
+        connect(
+            "127.0.0.1",
+            self.addr().port(),
+            &setup,
+            guard,
+            CONNECT_TIMEOUT,
+        )
+        .await
     }
 
     async fn accept(&self) -> io::Result<QuicStream> {
@@ -115,7 +122,9 @@ fn all_bytes_arrive_in_both_directions_and_each_ends_alone() {
         let (_, got) = future::zip(sent, read_to_end(&client)).await;
         assert!(got.unwrap() == down);
         drop((client, server));
-        timeout(PATIENCE, ends.connections.idle()).await.unwrap();
+        timeout(CONNECT_TIMEOUT, ends.connections.idle())
+            .await
+            .unwrap();
     });
 }
 
@@ -132,7 +141,9 @@ fn what_was_written_arrives_though_the_connection_is_dropped_at_once() {
         let (_, got) = future::zip(writing, read_to_end(&server)).await;
         assert!(got.unwrap() == bytes);
         drop(server);
-        timeout(PATIENCE, ends.connections.idle()).await.unwrap();
+        timeout(CONNECT_TIMEOUT, ends.connections.idle())
+            .await
+            .unwrap();
     });
 }
 
@@ -148,7 +159,9 @@ fn a_cut_shows_as_a_reset() {
         assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
         assert!(server.has_failed() || server.try_write(b"x").is_err());
         drop(server);
-        timeout(PATIENCE, ends.connections.idle()).await.unwrap();
+        timeout(CONNECT_TIMEOUT, ends.connections.idle())
+            .await
+            .unwrap();
     });
 }
 
@@ -166,7 +179,9 @@ fn a_client_refuses_a_certificate_that_it_does_not_trust() {
             assert!(crate::net::tls::advice(&e).contains("remoteCert"), "{e}");
         };
         future::zip(connecting, accepting).await;
-        timeout(PATIENCE, ends.connections.idle()).await.unwrap();
+        timeout(CONNECT_TIMEOUT, ends.connections.idle())
+            .await
+            .unwrap();
     });
 }
 
@@ -209,7 +224,7 @@ fn an_endpoint_that_is_dropped_serves_its_connections_on() {
         let mut got = [0; 5];
         assert_eq!(server.read(&mut got).await.unwrap(), 5);
         drop((client, server));
-        timeout(PATIENCE, connections.idle()).await.unwrap();
+        timeout(CONNECT_TIMEOUT, connections.idle()).await.unwrap();
     });
 }
 
@@ -225,7 +240,7 @@ fn a_process_that_takes_over_passes_on_the_packets_of_the_others_connections() {
             .try_clone_to_owned()
             .unwrap();
         let socket = QuicSocket::adopt(socket).unwrap();
-        let parent = super::ParentLink::new(theirs, 1).unwrap();
+        let parent = super::PacketLink::new(theirs, 1).unwrap();
         let child = Endpoint::start(socket, 2, &ends.setup, Some(parent)).unwrap();
         let Ends {
             endpoint,

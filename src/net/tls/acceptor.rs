@@ -1,7 +1,7 @@
 //! The accepting side of TLS: certificate, key, minimum version.
 
 use super::verify::version1_key;
-use super::{invalid, pem, provider, Conn, Identity, Socket, Stream};
+use super::{invalid, pem, provider, Conn, ServerIdentity, Socket, Stream};
 use crate::net::runtime::costly_step;
 use crate::net::with_read_buf;
 use async_tls::pki_types::PrivateKeyDer;
@@ -32,15 +32,19 @@ impl Acceptor {
     /// Creates the configuration of a server with this identity. The error names certificate and key.
     /// With `client_ca`, a PEM file, the server asks for certificates that these authorities have signed,
     /// and refuses others in the handshake; a client may have none.
-    pub fn new(identity: Identity, min: MinVersion, client_ca: Option<&Path>) -> io::Result<Self> {
+    pub fn new(
+        identity: ServerIdentity,
+        min: MinVersion,
+        client_ca: Option<&Path>,
+    ) -> io::Result<Self> {
         let verifier = client_ca.map(client_verifier).transpose()?;
         let versions: &[&'static SupportedProtocolVersion] = match min {
             MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
             MinVersion::Tls13 => &[&version::TLS13],
         };
         let mut config = server_config(identity, versions, verifier)?;
-        // A client keeps the sessions itself, as tickets, so that visitors do not take the place of tunnels,
-        // and those who come once leave nothing behind.
+        // Clients keep their sessions themselves, as tickets: sessions of visitors do not displace those of tunnels,
+        // and a visitor leaves nothing in the server's memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = Ticketer::new().map_err(|e| invalid(format!("setting up TLS: {e}")))?;
         Ok(Self(Arc::new(config).into()))
@@ -58,11 +62,11 @@ impl Acceptor {
 /// Creates the configuration of a server with this identity, for TLS of these versions, and with this
 /// verifier of clients' certificates. The error names certificate and key.
 pub(super) fn server_config(
-    identity: Identity,
+    identity: ServerIdentity,
     versions: &[&'static SupportedProtocolVersion],
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 ) -> io::Result<rustls::ServerConfig> {
-    let Identity {
+    let ServerIdentity {
         certificates,
         key,
         name,
@@ -211,8 +215,9 @@ mod tests {
         let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sim");
         let (cert, key) = (tests.join("tls.crt"), tests.join("tls.key"));
         for min in [MinVersion::Tls12, MinVersion::Tls13] {
-            let acceptor =
-                || Acceptor::new(Identity::from_files(&cert, &key).unwrap(), min, None).unwrap();
+            let acceptor = || {
+                Acceptor::new(ServerIdentity::from_files(&cert, &key).unwrap(), min, None).unwrap()
+            };
             let (acceptor, other) = (acceptor(), acceptor());
             let connector = Connector::new(ServerTrust::File(&cert)).unwrap();
             assert_eq!(handshake(&connector, &acceptor), Full);

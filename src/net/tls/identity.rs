@@ -1,5 +1,5 @@
-//! The identity of a server: its certificate and the key of it, from files or made by itself. Not
-//! their use in handshakes.
+//! The identity of a server: its certificate and key, from files or made by gt. Not their use in
+//! handshakes.
 
 use super::self_signed::self_signed;
 use super::verify::public_key;
@@ -18,15 +18,15 @@ use std::path::Path;
 /// The file in `stateDir` with the certificate and the key that a server has made.
 const FILE: &str = "identity.pem";
 
-/// The certificate of a server, with those that lead from it to an authority, and its key.
-pub struct Identity {
+/// The certificate of a server, with those that lead from it to an authority, and its private key.
+pub struct ServerIdentity {
     pub(super) certificates: Vec<CertificateDer<'static>>,
     pub(super) key: PrivateKeyDer<'static>,
     /// The certificate and the key, for errors.
     pub(super) name: String,
 }
 
-impl Identity {
+impl ServerIdentity {
     /// Reads certificate and key from two PEM files. The error names the file and its fault.
     pub fn from_files(cert_file: &Path, key_file: &Path) -> io::Result<Self> {
         Ok(Self {
@@ -127,7 +127,7 @@ impl Identity {
         })
     }
 
-    /// Returns the certificate and the key in DER, for [`Identity::from_der`].
+    /// Returns the certificate and the key in DER, for [`ServerIdentity::from_der`].
     #[cfg(feature = "quic")]
     pub fn to_der(&self) -> io::Result<(Vec<u8>, Secret)> {
         let none = || invalid(format!("{} is none", self.name));
@@ -163,25 +163,18 @@ fn name_of(file: &Path) -> String {
 mod tests {
     use super::super::{Acceptor, MinVersion};
     use super::*;
+    use crate::state_dir::scratch;
     use std::fs;
-    use std::path::PathBuf;
-
-    fn scratch(name: &str) -> PathBuf {
-        let name = format!("gt-identity-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        path
-    }
 
     #[test]
     fn a_server_keeps_the_identity_that_it_has_made() {
-        let path = scratch("kept");
-        let made = Identity::in_directory(&path).unwrap();
-        let kept = Identity::in_directory(&path).unwrap();
+        let path = scratch("identity-kept");
+        let made = ServerIdentity::in_directory(&path).unwrap();
+        let kept = ServerIdentity::in_directory(&path).unwrap();
         assert_eq!(made.certificates, kept.certificates);
         assert_eq!(made.key, kept.key);
         assert_eq!(made.fingerprint().unwrap(), kept.fingerprint().unwrap());
-        let other = Identity::new().unwrap();
+        let other = ServerIdentity::new().unwrap();
         assert_ne!(made.fingerprint().unwrap(), other.fingerprint().unwrap());
         assert!(Acceptor::new(kept, MinVersion::Tls13, None).is_ok());
         fs::remove_dir_all(&path).unwrap();
@@ -190,23 +183,26 @@ mod tests {
     #[cfg(feature = "quic")]
     #[test]
     fn an_identity_survives_der() {
-        let made = Identity::new().unwrap();
+        let made = ServerIdentity::new().unwrap();
         let (certificate, key) = made.to_der().unwrap();
-        let same = Identity::from_der(&certificate, key.as_bytes()).unwrap();
+        let same = ServerIdentity::from_der(&certificate, key.as_bytes()).unwrap();
         assert_eq!(made.fingerprint().unwrap(), same.fingerprint().unwrap());
         assert!(Acceptor::new(same, MinVersion::Tls13, None).is_ok());
-        assert!(Identity::from_der(&certificate, b"no key").is_err());
+        assert!(ServerIdentity::from_der(&certificate, b"no key").is_err());
     }
 
     #[test]
     fn a_damaged_identity_is_an_error_and_is_not_replaced() {
-        let path = scratch("damaged");
-        Identity::in_directory(&path).unwrap();
+        let path = scratch("identity-damaged");
+        ServerIdentity::in_directory(&path).unwrap();
         let file = path.join(FILE);
         let whole = fs::read(&file).unwrap();
         for cut in [0, 30, whole.len() / 2, whole.len() - 20] {
             fs::write(&file, &whole[..cut]).unwrap();
-            let why = Identity::in_directory(&path).err().unwrap().to_string();
+            let why = ServerIdentity::in_directory(&path)
+                .err()
+                .unwrap()
+                .to_string();
             assert!(why.contains("delete it to get another key"), "{why}");
             assert_eq!(fs::read(&file).unwrap(), &whole[..cut]);
         }

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 
 /// The file in `stateDir`: a line for each host, of its name and the fingerprint of its key.
 const FILE: &str = "known_servers";
-/// Maximum number of handshakes between certificate and signature.
+/// Maximum number of keys that are remembered between the certificate and the signature of a handshake.
 const MAX_UNSIGNED: usize = 64;
 
-/// The remembered keys. They are read for each handshake, so that a line that somebody deletes, or
-/// that another process adds, counts at once.
+/// The remembered keys. The file is read for each handshake, so that a line that a user deletes or another process
+/// adds takes effect at once.
 #[derive(Debug)]
 pub struct KnownServers {
     directory: PathBuf,
@@ -50,7 +50,7 @@ impl KnownServers {
         }
     }
 
-    /// Keeps in mind that the host has shown this key.
+    /// Notes that the host has shown this key, until the server has signed with it.
     fn first(&self, host: &str, key: Fingerprint) -> Result<(), String> {
         let mut unsigned = self.unsigned.lock();
         if unsigned.len() >= MAX_UNSIGNED {
@@ -77,7 +77,7 @@ impl KnownServers {
         let mut text = self.read(&state)?;
         let before = text.len();
         for host in hosts {
-            // Another tunnel may have been faster.
+            // Another tunnel may have remembered a key meanwhile.
             match known(&text, &host) {
                 Some(known) if known.parse() == Ok(key) => {}
                 Some(known) => {
@@ -121,18 +121,12 @@ fn known<'t>(text: &'t str, host: &str) -> Option<&'t str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state_dir::scratch;
     use std::fs;
-
-    fn scratch(name: &str) -> PathBuf {
-        let name = format!("gt-known-servers-{name}-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _ = fs::remove_dir_all(&path);
-        path
-    }
 
     #[test]
     fn a_key_is_remembered_once_the_server_has_signed_with_it() {
-        let path = scratch("signed");
+        let path = scratch("known-servers-signed");
         let servers = KnownServers::new(&path);
         let [one, other] = [Fingerprint::of(b"one"), Fingerprint::of(b"other")];
         servers.check("host", one).unwrap();
@@ -158,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_damaged_line_is_refused_and_not_replaced() {
-        let path = scratch("damaged");
+        let path = scratch("known-servers-damaged");
         fs::create_dir_all(&path).unwrap();
         for text in ["host", "host SHA256:AAAA", "host \u{0}\n"] {
             fs::write(path.join(FILE), text).unwrap();

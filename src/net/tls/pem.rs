@@ -3,10 +3,9 @@
 //! An error says what the file is instead, and the command that converts it.
 
 use super::invalid;
-use crate::encoding::BASE64;
 use async_tls::pki_types::pem::PemObject;
 use async_tls::pki_types::CertificateDer;
-use base64::Engine;
+use base64::prelude::{Engine, BASE64_STANDARD};
 use std::io;
 use std::path::Path;
 
@@ -38,10 +37,7 @@ pub(super) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static
 
 /// Encodes a PEM section (RFC 7468).
 pub(crate) fn pem_of(label: &str, der: &[u8]) -> String {
-    let mut base64 = BASE64.encode(der);
-    while !base64.len().is_multiple_of(4) {
-        base64.push('=');
-    }
+    let base64 = BASE64_STANDARD.encode(der);
     let mut text = format!("-----BEGIN {label}-----\n");
     let mut rest = base64.as_str();
     while !rest.is_empty() {

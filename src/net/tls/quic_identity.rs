@@ -1,7 +1,7 @@
 //! The identity of a server's QUIC, as its handshakes use it.
 
 use super::acceptor::server_config;
-use super::Identity;
+use super::ServerIdentity;
 use crate::keys::Fingerprint;
 use async_tls::rustls::{self, version};
 use std::io;
@@ -15,7 +15,7 @@ pub struct QuicIdentity {
 
 impl QuicIdentity {
     /// Uses an identity. The error names certificate and key.
-    pub fn new(identity: Identity) -> io::Result<Self> {
+    pub fn new(identity: ServerIdentity) -> io::Result<Self> {
         let fingerprint = identity.fingerprint()?;
         let config = server_config(identity, &[&version::TLS13], None)?;
         Ok(Self {

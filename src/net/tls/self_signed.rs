@@ -1,4 +1,4 @@
-//! A self-signed certificate of a key on P-256: of a WebRTC end, and of a server without another
+//! Self-signed certificates for keys on P-256: those of P2P ends, and of servers without another
 //! certificate. Only key and serial number differ; peers check a fingerprint alone (RFC 8827, section
 //! 6.5, and docs/trust.md).
 

@@ -209,18 +209,18 @@ impl Verifier {
 
 /// A refusal of gt's own, in words for the user.
 #[derive(Debug)]
-struct Refusal(String);
+struct VerifierRefusal(String);
 
-impl fmt::Display for Refusal {
+impl fmt::Display for VerifierRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for Refusal {}
+impl std::error::Error for VerifierRefusal {}
 
 fn refusal(why: String) -> Error {
-    Error::Other(OtherError(Arc::new(Refusal(why))))
+    Error::Other(OtherError(Arc::new(VerifierRefusal(why))))
 }
 
 fn wrong_key(key: Fingerprint, keys: &[Fingerprint]) -> String {
@@ -287,7 +287,7 @@ fn sequence(content: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 #[cfg(feature = "server")]
 mod tests {
-    use super::super::{provider, Identity};
+    use super::super::{provider, ServerIdentity};
     use super::*;
     use rustls::sign::{CertifiedKey, SingleCertAndKey};
     use rustls::{version, ClientConfig, ClientConnection, ServerConfig, ServerConnection};
@@ -295,8 +295,8 @@ mod tests {
 
     /// A server with the certificate of `shown`, which signs with the key of `signing`.
     fn server(
-        shown: &Identity,
-        signing: &Identity,
+        shown: &ServerIdentity,
+        signing: &ServerIdentity,
         version: &'static SupportedProtocolVersion,
     ) -> ServerConnection {
         let key = provider().key_provider.load_private_key(signing.parts().1);
@@ -350,7 +350,10 @@ mod tests {
 
     #[test]
     fn a_pinned_key_is_trusted_only_from_a_server_that_has_it() {
-        let [right, other] = [Identity::new().unwrap(), Identity::new().unwrap()];
+        let [right, other] = [
+            ServerIdentity::new().unwrap(),
+            ServerIdentity::new().unwrap(),
+        ];
         let pin = right.fingerprint().unwrap();
         for version in VERSIONS {
             let ask = |server| handshake(server, client(keys(&[pin], &provider())));
@@ -371,7 +374,10 @@ mod tests {
 
     #[test]
     fn a_server_without_the_key_of_its_certificate_is_not_remembered() {
-        let [right, other] = [Identity::new().unwrap(), Identity::new().unwrap()];
+        let [right, other] = [
+            ServerIdentity::new().unwrap(),
+            ServerIdentity::new().unwrap(),
+        ];
         let name = format!("gt-first-key-{}", std::process::id());
         let path = std::env::temp_dir().join(name);
         for version in VERSIONS {

@@ -59,7 +59,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// How a stream of frames has ended.
+/// The end of a stream of frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FramesEnd {
     /// By a close frame.
@@ -68,7 +68,7 @@ pub enum FramesEnd {
     Violated(Violation),
 }
 
-/// What some bytes have brought.
+/// The result of decoding some bytes.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
     /// Number of bytes of payload, which are now at the beginning of the buffer.

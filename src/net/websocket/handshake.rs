@@ -1,5 +1,5 @@
 //! The request that turns an HTTP connection into a WebSocket, and its answer (RFC 6455, section 4),
-//! with the sub-protocol of tunnels. Not what follows.
+//! with the sub-protocol of tunnels. Not the frames that follow.
 
 #[cfg(feature = "client")]
 use crate::net::tls;
@@ -11,7 +11,7 @@ use std::{fmt, io};
 
 /// The sub-protocol of tunnels.
 const PROTOCOL: &str = "gt";
-/// What is appended to a key before it is hashed (RFC 6455, section 1.3).
+/// The text that is appended to a key before it is hashed (RFC 6455, section 1.3).
 const GUID: &str = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Maximum number of headers of a request or an answer.
 const MAX_HEADERS: usize = 64;
@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 16 * 1024;
 /// Length of a key in bytes, before it is encoded.
 const KEY: usize = 16;
 
-/// Returns what proves that a server has read a key.
+/// Returns the value of `Sec-WebSocket-Accept` for a key.
 fn accept_of(key: &str) -> String {
     let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{key}{GUID}").as_bytes());
     BASE64_STANDARD.encode(hash)
@@ -52,7 +52,7 @@ fn has_item(headers: &[Header<'_>], name: &str, item: &str) -> bool {
 #[cfg(feature = "server")]
 #[derive(Debug, PartialEq, Eq)]
 pub struct UpgradeRequest {
-    /// What the answer proves to have read.
+    /// The value of `Sec-WebSocket-Accept` in the answer.
     pub accept: String,
     /// Length of the head in bytes.
     pub length: usize,
@@ -67,7 +67,7 @@ impl UpgradeRequest {
         path: &str,
         host: Option<&str>,
     ) -> Option<Result<Self, &'static str>> {
-        // Of other requests nothing more is looked at.
+        // Other requests are not parsed.
         let rest = head.strip_prefix(b"GET ")?.strip_prefix(path.as_bytes())?;
         rest.strip_prefix(b" HTTP/1.1\r\n")?;
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
@@ -91,7 +91,7 @@ impl UpgradeRequest {
     }
 }
 
-/// Checks the headers of a request for a tunnel. Returns what proves to have read its key.
+/// Checks the headers of a request for a tunnel. Returns the value of `Sec-WebSocket-Accept` for its key.
 #[cfg(feature = "server")]
 fn accept(headers: &[Header<'_>]) -> Result<String, &'static str> {
     if !has_item(headers, "connection", "upgrade") {
@@ -133,19 +133,19 @@ pub struct ClientHandshake {
 /// What a server has answered so far.
 #[cfg(feature = "client")]
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum UpgradeAnswer {
     /// The head is incomplete.
     More,
     /// The WebSocket begins behind this number of bytes.
     Granted(usize),
     /// There is no tunnel.
-    Refused(Refusal),
+    Refused(UpgradeRefusal),
 }
 
 /// Why there is no tunnel in a WebSocket.
 #[cfg(feature = "client")]
 #[derive(Debug, PartialEq, Eq)]
-pub enum Refusal {
+pub enum UpgradeRefusal {
     /// The answer has this status in place of 101.
     Status(u16),
     /// The answer is not one of HTTP.
@@ -155,7 +155,7 @@ pub enum Refusal {
 }
 
 #[cfg(feature = "client")]
-impl fmt::Display for Refusal {
+impl fmt::Display for UpgradeRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Status(status) => write!(f, "the answer was {status} in place of 101"),
@@ -167,7 +167,7 @@ impl fmt::Display for Refusal {
 
 #[cfg(feature = "client")]
 impl ClientHandshake {
-    /// Makes up a key. Fails if the system has no random numbers.
+    /// Generates a key. Fails if the system has no random numbers.
     pub fn new() -> io::Result<Self> {
         let mut key = [0; KEY];
         tls::fill_random(&mut key)?;
@@ -195,29 +195,33 @@ impl ClientHandshake {
     }
 
     /// Parses the bytes of the answer that have come.
-    pub fn answer(&self, bytes: &[u8]) -> Answer {
+    pub fn answer(&self, bytes: &[u8]) -> UpgradeAnswer {
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         let length = match response.parse(bytes) {
             Ok(Status::Complete(length)) => length,
-            Ok(Status::Partial) if bytes.len() < MAX_ANSWER => return Answer::More,
-            Ok(Status::Partial) | Err(_) => return Answer::Refused(Refusal::NotHttp),
+            Ok(Status::Partial) if bytes.len() < MAX_ANSWER => return UpgradeAnswer::More,
+            Ok(Status::Partial) | Err(_) => return UpgradeAnswer::Refused(UpgradeRefusal::NotHttp),
         };
         match response.code {
             Some(101) => {}
-            Some(status) => return Answer::Refused(Refusal::Status(status)),
-            None => return Answer::Refused(Refusal::NotHttp),
+            Some(status) => return UpgradeAnswer::Refused(UpgradeRefusal::Status(status)),
+            None => return UpgradeAnswer::Refused(UpgradeRefusal::NotHttp),
         }
         let headers = &*response.headers;
         if !has_item(headers, "upgrade", "websocket")
             || !values(headers, "sec-websocket-accept").eq([accept_of(&self.key).as_str()])
         {
-            return Answer::Refused(Refusal::Other("the answer was to another request"));
+            return UpgradeAnswer::Refused(UpgradeRefusal::Other(
+                "the answer was to another request",
+            ));
         }
         if !values(headers, "sec-websocket-protocol").eq([PROTOCOL]) {
-            return Answer::Refused(Refusal::Other("its WebSocket is not for tunnels"));
+            return UpgradeAnswer::Refused(UpgradeRefusal::Other(
+                "its WebSocket is not for tunnels",
+            ));
         }
-        Answer::Granted(length)
+        UpgradeAnswer::Granted(length)
     }
 }
 
@@ -243,12 +247,15 @@ mod tests {
             assert_eq!(parsed.length, request.len());
             let answer = response(&parsed.accept);
             for cut in 0..answer.len() {
-                assert_eq!(handshake.answer(&answer.as_bytes()[..cut]), Answer::More);
+                assert_eq!(
+                    handshake.answer(&answer.as_bytes()[..cut]),
+                    UpgradeAnswer::More
+                );
             }
             let bytes = format!("{answer}frames");
             assert_eq!(
                 handshake.answer(bytes.as_bytes()),
-                Answer::Granted(answer.len())
+                UpgradeAnswer::Granted(answer.len())
             );
         }
         for (path, host) in [
@@ -321,7 +328,7 @@ mod tests {
                 "not for tunnels",
             ),
         ] {
-            let Answer::Refused(refusal) = handshake.answer(answer.as_bytes()) else {
+            let UpgradeAnswer::Refused(refusal) = handshake.answer(answer.as_bytes()) else {
                 panic!("{answer}");
             };
             assert!(refusal.to_string().contains(why), "{refusal}");
@@ -329,7 +336,7 @@ mod tests {
         let long = format!("HTTP/1.1 101 x\r\nA: {}", "x".repeat(MAX_ANSWER));
         assert_eq!(
             handshake.answer(long.as_bytes()),
-            Answer::Refused(Refusal::NotHttp)
+            UpgradeAnswer::Refused(UpgradeRefusal::NotHttp)
         );
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 /// Number of masks that are drawn at once, so that few frames ask the system for random numbers.
 const DRAWN: usize = 32;
 
-/// The mask of one frame, at the place that its next byte has.
+/// The mask of one frame, rotated so that it begins with the mask of the next byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mask([u8; 4]);
 
@@ -17,7 +17,7 @@ fn xor(bytes: [u8; WORD], word: u128) -> [u8; WORD] {
     (u128::from_ne_bytes(bytes) ^ word).to_ne_bytes()
 }
 
-/// Returns the word at this offset of the `length` bytes from `at` on; `None` if less is left.
+/// Returns the [`WORD`] bytes at the offset `done` of the `length` bytes from `at` on; `None` if fewer are left.
 fn piece(bytes: &[u8], at: usize, done: usize, length: usize) -> Option<&[u8; WORD]> {
     if length.saturating_sub(done) < WORD {
         return None;
@@ -32,7 +32,7 @@ impl Mask {
     }
 
     /// Masks or unmasks the next bytes, which are `length` bytes from `at` on, and moves them to `to`, which
-    /// is not behind `at`. Both are done in one pass: each costs as much as the other.
+    /// is not behind `at`. One pass does both, since each alone would cost as much.
     pub fn apply_moving(&mut self, bytes: &mut [u8], at: usize, length: usize, to: usize) {
         let word = self.word();
         let mut done = 0;

@@ -1,5 +1,5 @@
 //! Tunnels in WebSockets (docs/wire.md, "WebSocket"): a layer that carries the bytes of a connection
-//! in binary messages. Not the requests with which they begin, see `handshake`.
+//! in binary messages. Not the requests before them, see `handshake`.
 
 mod frames;
 mod handshake;
@@ -13,7 +13,7 @@ pub use frames::{FrameReader, FramesEnd};
 #[cfg(feature = "server")]
 pub use handshake::{response, UpgradeRequest};
 #[cfg(feature = "client")]
-pub use handshake::{Answer, ClientHandshake};
+pub use handshake::{ClientHandshake, UpgradeAnswer};
 
 use super::{with_read_buf, Conn, ConnLayer};
 use crate::sync::Mutex;
@@ -85,7 +85,7 @@ struct Writing {
     is_waiting: bool,
 }
 
-/// What has become of this end's close frame.
+/// The state of this end's close frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CloseState {
     Open,
@@ -119,7 +119,7 @@ pub fn start(below: Arc<Conn>, side: Side, early: Vec<u8>) -> Conn {
     Conn::from(layer)
 }
 
-/// Returns a header. Only a longer array than it fits would make this fail.
+/// Returns the header of a frame.
 fn header(opcode: OpCode, length: usize, mask: Option<[u8; 4]>) -> SmallVec<[u8; MAX_HEADER]> {
     let header = FrameHeader {
         opcode,
@@ -296,13 +296,13 @@ impl Writing {
         }
     }
 
-    /// Writes what is due, and lets the connection below pass everything on.
+    /// Writes what is due, and flushes the connection below.
     fn poll_flush(&mut self, cx: &mut Context<'_>, below: &Conn) -> Poll<io::Result<()>> {
         ready!(self.poll_out(cx, below))?;
         below.poll_flush(cx)
     }
 
-    /// Notes whether the task that writes waits.
+    /// Notes whether a write has to wait, by its result.
     fn noting<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.is_waiting = result.is_pending();
         result
@@ -310,7 +310,7 @@ impl Writing {
 }
 
 impl WebSocketConn {
-    /// Answers a ping: at once if nobody writes, else behind what is being written.
+    /// Answers a ping: at once if no write is going on, otherwise after the current message.
     fn answer(&self, ping: Vec<u8>) {
         let mut writing = self.writing.lock();
         writing.ping = Some(ping);

@@ -1,4 +1,4 @@
-//! WebSockets against an end that is not ours, the one of the crate tungstenite.
+//! WebSockets against another implementation, the crate tungstenite.
 
 use super::*;
 use crate::net::{Socket, WakeCount};

@@ -92,7 +92,7 @@ impl RegistryState {
         self.end_registration(id);
     }
 
-    /// Ends a registration that none of the client's open tunnels has, see
+    /// Ends a registration whose services none of the client's open tunnels has, see
     /// `RegisteredClient::is_left_behind`.
     pub(super) fn leave_behind(&mut self, id: &str) {
         if let Some(client) = self.clients.get(id) {

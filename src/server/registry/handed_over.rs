@@ -1,5 +1,5 @@
-//! Host prefixes and ports as they go to another process, or come from it, and what is kept for clients that are
-//! away.
+//! Host prefixes and ports that go to another process or come from it in a restart, and those that are kept for
+//! clients that are away.
 
 use super::domains::domain_of;
 use super::instances::id_of;

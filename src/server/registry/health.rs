@@ -11,10 +11,10 @@ use crate::wire::hello::ServiceSpec;
 /// Maximum number of further lines about the services of a tunnel in the minute after one.
 const MORE_LINES: u16 = 19;
 
-/// The services that are down, as a client has told in one tunnel.
+/// The services that are down, as a client has reported in one tunnel.
 pub(super) struct DownServices {
     services: Vec<ServiceIndex>,
-    /// A client can tell as often as it likes.
+    /// Limits the log lines, since a client can report as often as it likes.
     lines: LogThrottle,
 }
 

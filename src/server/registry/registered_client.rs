@@ -1,4 +1,4 @@
-//! A client that is registered: its tunnels, its services and its ports. Not how it gets them: see `admission`.
+//! A registered client: its tunnels, services and ports. Not how it gets them, see `admission`.
 
 use super::conflict::RegistrationConflict;
 use super::health::DownServices;
@@ -35,7 +35,7 @@ pub(super) struct RegisteredClient {
     /// Traffic of the client's tunnels that have ended.
     pub(super) past_traffic: Traffic,
     pub(super) proof: LoginProof,
-    /// Those of the latest tunnel, for the next ones to share.
+    /// The credentials of the latest tunnel, for the next ones to share.
     pub(super) credentials: Option<Arc<Credentials>>,
     /// The address that the latest tunnel came from.
     pub(super) peer: SocketAddr,

@@ -267,7 +267,7 @@ pub(super) fn sort_ports(
 }
 
 /// Opens the requested ports that the client does not have. Ports beyond those that it may have are missing;
-/// over GT/1, which cannot tell of one, this fails then.
+/// over GT/1, which cannot report one, this fails then.
 pub(super) fn open_requested_ports(
     login: &Login<'_>,
     mut allowance: PortQuota<'_>,

@@ -47,7 +47,7 @@ const BLACK_HOLE_TIMEOUT: Duration = Duration::from_secs(8);
 const CLOSED_NORMALLY: &str = "in good order";
 /// Time that other tunnels of a client have to answer when a new one would be too many.
 const SIGN_OF_LIFE_TIMEOUT: Duration = Duration::from_secs(2);
-/// The reason for the end of a tunnel that has not answered meanwhile.
+/// The reason for the end of a tunnel that has not answered a probe while its client came back.
 const NO_SIGN_OF_LIFE: &str = "it gave no sign of life when its client came back";
 /// Time that a draining tunnel without streams may stay open before the server ends it.
 const DRAINED_TIMEOUT: Duration = Duration::from_secs(5);

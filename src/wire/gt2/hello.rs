@@ -30,7 +30,7 @@ const INSTANCE: u8 = 0x05;
 const CHALLENGE: u8 = 0x06;
 const KEY: u8 = 0x07;
 
-/// What the value of a key begins with: a key of Ed25519 follows.
+/// The first byte of the value of a key: an Ed25519 key follows.
 const ED25519: u8 = 1;
 /// Length in bytes of the value of a key without a signature.
 const UNSIGNED_KEY: usize = 1 + PUBLIC_KEY;
@@ -124,7 +124,7 @@ fn field(out: &mut Vec<u8>, kind: u8, value: &[u8]) {
 
 /// A server's answer to a hello.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub struct HelloAnswer {
     /// Length in bytes of the answer.
     pub length: usize,
     /// Whether the server sends origins to a client that wants them.
@@ -138,7 +138,7 @@ pub struct Answer {
 }
 
 /// Parses the answer at the start of `bytes`; `None` if bytes are missing.
-pub fn parse_answer(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
+pub fn parse_answer(bytes: &[u8]) -> Result<Option<HelloAnswer>, Malformed> {
     let start = [MAGIC, Version::Two.byte()];
     let same = start.iter().zip(bytes).all(|(wanted, byte)| wanted == byte);
     if !same {
@@ -157,7 +157,7 @@ pub fn parse_answer(bytes: &[u8]) -> Result<Option<Answer>, Malformed> {
         return Ok(None);
     };
     let fields = bytes.get(start.len() + 8..length).unwrap_or_default();
-    Ok(Some(Answer {
+    Ok(Some(HelloAnswer {
         length,
         origins: capabilities & ORIGINS != 0,
         kinds: ServiceKinds {
@@ -706,7 +706,7 @@ mod tests {
         }
         let answer = |all| {
             let length = 10;
-            Ok(Some(Answer {
+            Ok(Some(HelloAnswer {
                 length,
                 origins: all,
                 kinds: match all {

@@ -59,8 +59,8 @@ pub struct VisitorOrigin {
 }
 
 impl VisitorOrigin {
-    /// Creates the origin of a visitor that has reached the server itself, without what its TLS tells. The
-    /// server's address is unspecified if it is not known; `port` is its port.
+    /// Creates the origin of a visitor that has reached the server itself, without the server name and the subject of
+    /// its TLS. The server's address is unspecified if it is not known; `port` is its port.
     #[cfg(feature = "server")]
     pub fn direct(
         transport: Transport,
