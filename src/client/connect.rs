@@ -276,9 +276,9 @@ fn prove(
     })))
 }
 
-/// Sends a GT/2 hello, or its beginning, and reads the answer; returns it and the bytes behind it. Reports another protocol
-/// only where no GT/1 server answers like that: those close the connection, or take the hello for a
-/// bad HTTP request or bad TLS.
+/// Sends a GT/2 hello, or its beginning, and reads the answer; returns it and the bytes behind it. Reports
+/// another protocol only where no GT/1 server answers like that: those close the connection, or take the
+/// hello for a bad HTTP request or bad TLS.
 async fn hello_gt2(conn: &Conn, hello: &[u8]) -> Result<(HelloAnswer, Vec<u8>), ConnectFailure> {
     let not_spoken = |_| ConnectFailure::WrongVersion;
     conn.write_all(hello).await.map_err(not_spoken)?;

@@ -247,7 +247,7 @@ impl Pool {
             }
         }
         if session.is_lost() {
-            session.member.link.fails();
+            session.member.link.note_failure();
         }
         session.member.link.end();
         let id = session.member.id;

@@ -67,22 +67,27 @@ impl Ways {
 
     /// Notes that the way at this place works, of those that were `tried` in this order. Returns the text of a log
     /// line if another one worked before.
-    pub fn works(&self, place: usize, tried: &[usize], failed: &[FailedWay]) -> Option<String> {
+    pub fn note_success(
+        &self,
+        place: usize,
+        tried: &[usize],
+        failed: &[FailedWay],
+    ) -> Option<String> {
         let before = std::mem::replace(&mut *self.current.lock(), place);
         if before == place {
             return None;
         }
         self.changed.notify(usize::MAX);
-        let mut told = format!("connected by {}", self.at(place));
+        let mut line = format!("connected by {}", self.at(place));
         for other in tried.iter().take_while(|other| **other != place) {
             let failure = failed.iter().find(|(failed, _)| failed == other);
             let other = self.at(*other);
-            told += &match failure {
+            line += &match failure {
                 Some((_, failure)) => format!("; {other}: {failure}"),
                 None => format!("; {other} did not answer"),
             };
         }
-        Some(told)
+        Some(line)
     }
 
     /// Returns a future that is ready when the way that works changes after this call.
@@ -125,24 +130,24 @@ mod tests {
         let ways = three();
         assert_eq!(ways.to_string(), "tls://h:1,tls://h:2,tcp://h:3");
         assert_eq!(ways.order(), [0, 1, 2]);
-        assert!(ways.works(2, &[0, 1, 2], &[]).is_some());
+        assert!(ways.note_success(2, &[0, 1, 2], &[]).is_some());
         assert_eq!(ways.order(), [2, 0, 1]);
         assert_eq!(ways.current().to_string(), "tcp://h:3");
         assert_eq!(ways.place_of(ways.at(1)), Some(1));
     }
 
     #[test]
-    fn a_change_of_the_way_is_told_once_and_says_why() {
+    fn a_change_of_the_way_is_logged_once_and_says_why() {
         let ways = three();
-        assert_eq!(ways.works(0, &[0], &[]), None);
+        assert_eq!(ways.note_success(0, &[0], &[]), None);
         let failed = [(1, ConnectFailure::Silent(Duration::from_secs(15)))];
         assert_eq!(
-            ways.works(2, &[0, 1, 2], &failed).unwrap(),
+            ways.note_success(2, &[0, 1, 2], &failed).unwrap(),
             "connected by tcp://h:3; tls://h:1 did not answer; tls://h:2: the server did not answer the \
              hello within 15s"
         );
-        assert_eq!(ways.works(2, &[2, 0, 1], &[]), None);
-        let again = ways.works(0, &[0, 1], &[]).unwrap();
+        assert_eq!(ways.note_success(2, &[2, 0, 1], &[]), None);
+        let again = ways.note_success(0, &[0, 1], &[]).unwrap();
         assert_eq!(again, "connected by tls://h:1");
     }
 }

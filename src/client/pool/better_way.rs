@@ -44,8 +44,8 @@ impl Pool {
         let way = |place| ways.at(place).clone();
         match result {
             Some((place, answer)) => {
-                if let Some(told) = ways.works(place, places, &failed) {
-                    log::info!("{told} connID={id}");
+                if let Some(line) = ways.note_success(place, places, &failed) {
+                    log::info!("{line} connID={id}");
                 }
                 answer.map(|connected| (way(place), connected))
             }

@@ -38,6 +38,8 @@ const FAILURE_MEMORY: Duration = Duration::from_secs(5);
 const RECV_BUFFER: usize = 64 * 1024;
 /// Length in bytes of the length before each datagram of a record (docs/wire.md, "Datagrams").
 const LENGTH: usize = 2;
+/// Length in bytes that answers are assumed to have until a longer one has come.
+const SHORT_ANSWER: usize = 64;
 /// Maximum number of datagrams that one read takes.
 const MAX_BATCH: usize = 16;
 /// Maximum number of reads in a row that find only datagrams of addresses that the visitor has not sent to.
@@ -48,7 +50,7 @@ pub(super) struct UdpFlow {
     service: Arc<ServiceConfig>,
     visitor: IpAddr,
     socket: Datagrams,
-    /// Where answers may come from, in the order in which the visitor has sent there.
+    /// The addresses that answers may come from, in the order in which the visitor has sent to them.
     peers: Mutex<Vec<SocketAddr>>,
     names: Mutex<Vec<KnownName>>,
     /// Answers that were received and not read, since the reader had less room.
@@ -59,7 +61,7 @@ pub(super) struct UdpFlow {
     is_ended: AtomicBool,
     /// Number of the visitor's datagrams that were dropped.
     dropped: AtomicUsize,
-    /// The record of the first datagram, until there is one.
+    /// The access log's record of the first datagram, until one has come.
     first: Mutex<Option<Arc<FirstRequest>>>,
 }
 
@@ -144,7 +146,8 @@ impl UdpFlow {
         self.dropped.fetch_add(count, Ordering::Relaxed);
     }
 
-    /// Returns where a visitor's datagram goes, and what is for it. `None` if it goes nowhere, or not yet.
+    /// Returns the address that a visitor's datagram goes to, and its payload. `None` if it is dropped, or waits for
+    /// the addresses of a name.
     fn forward<'a>(self: &Arc<Self>, datagram: &'a [u8]) -> Option<(SocketAddr, &'a [u8])> {
         let Some((destination, payload)) = datagram::parse(datagram) else {
             self.drop_datagrams(1);
@@ -170,7 +173,7 @@ impl UdpFlow {
         Some((to?, payload))
     }
 
-    /// Records the first datagram.
+    /// Records the first datagram for the access log.
     fn record(&self, destination: &Destination, status: u16) {
         if let Some(first) = self.first.lock().take() {
             first.request(b"UDP", destination.to_string().as_bytes());
@@ -283,7 +286,7 @@ impl UdpFlow {
     /// an answer.
     fn poll_receive(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         let longest = self.longest.load(Ordering::Relaxed);
-        let record = LENGTH + MAX_HEADER + longest.max(64);
+        let record = LENGTH + MAX_HEADER + longest.max(SHORT_ANSWER);
         let most = (buf.len() / record).clamp(1, MAX_BATCH);
         let (mut received, peers) = (self.received.lock(), self.peers.lock());
         let (mut used, mut now_longest) = (0, longest / 2);

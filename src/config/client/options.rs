@@ -59,7 +59,7 @@ options! {
         remote_timeout: Duration = "45s" => ("remoteTimeout", "duration"),
         /// the secret that proves the id; generated if none is given
         secret: Option<Secret> => ("secret", "string"),
-        /// a file with the secret, in place of -secret; the end of its line does not count
+        /// a file with the secret, in place of -secret; a line break at its end is ignored
         secret_file: Option<PathBuf> => ("secretFile", "string"),
         /// listen on this address and forward each connection to another client, peer to peer
         tcp_forward_addr: Option<ListenAddr> => ("tcpForwardAddr", "string"),

@@ -54,7 +54,7 @@ struct Link {
 struct LinkState {
     /// Number of connections.
     uses: usize,
-    /// When a connection over the link has failed last, unless one has worked since.
+    /// When a connection over the link failed last; `None` if one has worked since.
     failed: Option<Instant>,
 }
 
@@ -68,14 +68,14 @@ impl Link {
         failed.is_some_and(|at| clock::since(at) < RETRY_INTERVAL)
     }
 
-    fn fails(&self) {
+    fn note_failure(&self) {
         let before = self.state.lock().failed.replace(clock::now());
         if before.is_none() {
             log::warn!("{} does not lead to the server", self.source);
         }
     }
 
-    fn works(&self) {
+    fn note_success(&self) {
         let before = self.state.lock().failed.take();
         if before.is_some() {
             log::info!("{} leads to the server again", self.source);
@@ -102,9 +102,9 @@ impl LinkUse {
     }
 
     /// Notes that the connection has failed: new ones begin over other links.
-    pub fn fails(&self) {
+    pub fn note_failure(&self) {
         if let Some(link) = &self.link {
-            link.fails();
+            link.note_failure();
         }
     }
 
@@ -242,8 +242,8 @@ impl LinkRoutes {
         };
         let before = self.list.iter().take(at);
         let same = before.filter(|route| route.addr == winner.addr);
-        same.for_each(|route| route.link.fails());
-        winner.link.works();
+        same.for_each(|route| route.link.note_failure());
+        winner.link.note_success();
         let link = LinkUse::of(&winner.link);
         drop(self.first);
         link
@@ -302,7 +302,7 @@ mod tests {
         let recovered = links.routes(&addresses(1), 16).settle(1);
         drop((recovered, more));
         assert_eq!(shown(&links.routes(&addresses(1), 16)), "a1 b1");
-        tunnel.fails();
+        tunnel.note_failure();
         assert_eq!(shown(&links.routes(&addresses(1), 16)), "a1 b1");
     }
 
@@ -316,7 +316,7 @@ mod tests {
         let b = LinkUse::of(&links.0[1]);
         assert!(!links.is_uneven(&a) && !links.is_uneven(&b) && !a.is_same(&b));
         b.end();
-        LinkUse::of(&links.0[1]).fails();
+        LinkUse::of(&links.0[1]).note_failure();
         assert!(!links.is_uneven(&a));
         assert!(!links.is_uneven(&LinkUse::default()));
     }

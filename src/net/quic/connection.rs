@@ -23,6 +23,11 @@ use std::time::Instant;
 /// The error code with which a stream or a connection ends when its bytes were cut.
 pub const CUT: VarInt = VarInt::from_u32(1);
 
+/// The error code that the code of a TLS alert is added to (RFC 9001, section 4.8).
+const CRYPTO_ERROR: u64 = 0x100;
+/// Maximum number of characters of an error whose text the peer may have chosen.
+const MAX_REASON: usize = 200;
+
 /// A connection. Once it is dropped without a stream, the connection is closed.
 #[derive(Debug)]
 pub struct Connection(Arc<ConnectionShared>);
@@ -146,8 +151,7 @@ pub fn error(why: &ConnectionError) -> io::Error {
         | ConnectionError::CidsExhausted => Kind::InvalidData,
     };
     if let ConnectionError::TransportError(e) = why {
-        // The codes of alerts (RFC 9001, section 4.8).
-        let alert = u64::from(e.code).checked_sub(0x100);
+        let alert = u64::from(e.code).checked_sub(CRYPTO_ERROR);
         let alert = alert.and_then(|alert| u8::try_from(alert).ok());
         if let Some(e) = alert.and_then(|alert| tls::certificate_error(alert, &e.reason)) {
             return e;
@@ -169,7 +173,7 @@ pub fn error(why: &ConnectionError) -> io::Error {
             why.to_owned()
         }
         // The peer has chosen the text of some.
-        why => why.to_string().escape_debug().take(200).collect(),
+        why => why.to_string().escape_debug().take(MAX_REASON).collect(),
     };
     io::Error::new(kind, text)
 }

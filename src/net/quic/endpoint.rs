@@ -31,6 +31,8 @@ use {super::setup::ServerSetup, std::io, std::os::fd::OwnedFd, std::task::Poll};
 
 /// Calls that receive datagrams in a row before other tasks run.
 const MAX_RECEIVES_IN_A_ROW: u32 = 4;
+/// Pause after an error of a receive, so that a lasting one does not occupy the thread.
+const ERROR_PAUSE: Duration = Duration::from_millis(10);
 /// Number of pending handshakes from which on clients have to prove their address first (RFC 9000, section
 /// 8.1.2): an address that is invented cannot.
 const RETRY_FROM: usize = 32;
@@ -131,7 +133,7 @@ impl EndpointShared {
                     if let Err(e) = received.await {
                         // The error of an earlier datagram, or a lack of memory.
                         log::debug!("receiving on {}: {e}", socket.addr());
-                        Timer::after(Duration::from_millis(10)).await;
+                        Timer::after(ERROR_PAUSE).await;
                     }
                     calls = calls.wrapping_add(1);
                     if calls.is_multiple_of(MAX_RECEIVES_IN_A_ROW) {
