@@ -179,6 +179,39 @@ fn carries_tcp(ends: &Ends) {
     assert_echo(&mut connect(at), &bytes);
 }
 
+/// Carries TCP in a tunnel over what `remote` leads to, behind a server with these flags.
+fn carries_tcp_over(ends: &Ends, flags: &str, remote: impl Fn(&mut Gt) -> String) {
+    let echo = service::echo();
+    let ports = "-addr 127.0.0.1:0 -tcpNumber 1 -tcpRange 1024-65535";
+    let mut server = ends.start_server_of_id1(&format!("{ports} {flags}"));
+    let remote = remote(&mut server);
+    let mut client = ends.start_client_of_id1(
+        &remote,
+        &format!("-local tcp://{} -remoteTCPRandom", echo.addr),
+    );
+    let at = SocketAddr::from(([127, 0, 0, 1], client.wait_for_port(0)));
+    let bytes = Random::new(21).bytes(5 << 20);
+    assert_echo(&mut connect(at), &bytes);
+}
+
+#[cfg(feature = "quic")]
+fn carries_tcp_over_quic(ends: &Ends) {
+    let certs = certs::make();
+    let flags = format!("-quicAddr 127.0.0.1:0 {}", certs.flags());
+    carries_tcp_over(ends, &flags, |server| {
+        format!(
+            "quic://{} -remoteCert {}",
+            server.quic_addr(),
+            certs.ca.display()
+        )
+    });
+}
+
+#[cfg(feature = "ws")]
+fn carries_tcp_in_a_websocket(ends: &Ends) {
+    carries_tcp_over(ends, "", |server| format!("ws://{}", server.addr()));
+}
+
 fn reloads(ends: &Ends) {
     let (one, two, echo) = (
         service::http(0, "one"),
@@ -356,3 +389,19 @@ promises!(a_peer_on_armv5: HERE, ARMV5; carries_p2p);
 promises!(a_peer_on_aarch64: HERE, AARCH64; carries_p2p);
 #[cfg(feature = "p2p")]
 promises!(a_forwarding_end_on_mipsel: MIPSEL_PEER, HERE; carries_p2p);
+macro_rules! other_transports {
+    ($($module:ident: $server:expr, $client:expr;)*) => {
+        $(#[cfg(all(feature = "quic", feature = "ws"))]
+        promises!($module: $server, $client; carries_tcp_over_quic carries_tcp_in_a_websocket);)*
+    };
+}
+
+other_transports! {
+    other_transports_of_a_client_on_mipsel: HERE, MIPSEL_PEER;
+    other_transports_of_a_client_on_mips: HERE, MIPS;
+    other_transports_of_a_client_on_armv7: HERE, ARMV7;
+    other_transports_of_a_client_on_armv5: HERE, ARMV5;
+    other_transports_of_a_client_on_aarch64: HERE, AARCH64;
+    other_transports_of_a_server_on_mips: MIPS, HERE;
+    other_transports_of_a_server_on_riscv64: RISCV64, HERE;
+}
