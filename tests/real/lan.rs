@@ -260,7 +260,7 @@ fn pysocks_asks_a_name_server_by_address_and_by_name() {
     let options = format!("-local socks5: -remotePort {port} {HERE}");
     let _client = client_of_id1(server.addr(), &options);
     for host in ["127.0.0.1", "localhost"] {
-        let mut command = Command::new("python3");
+        let mut command = Command::new("/usr/bin/python3");
         command.args(["-c", PYSOCKS, &port.to_string(), host]);
         let said = run_ok(command.arg(dnsmasq.addr.port().to_string()));
         assert_eq!(said.trim(), dnsmasq::ANSWER, "{host}");
