@@ -132,9 +132,18 @@ fn a_tunnel_is_taken_on_a_host_that_a_client_has_too() {
     let addr = server.addr();
     let _client = client_of_id1(addr, &format!("-local http://{}", service.addr));
     assert_granted(&ask(addr, &request("id1.a", "/gt", "")).1);
-    let bad = request("id1.a", "/gt", "").replace("Version: 13", "Version: 8");
-    let (_, head) = ask(addr, &bad);
-    assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    // The last two are what a proxy makes of it that has not been told of WebSockets.
+    for (from, to) in [
+        ("Version: 13", "Version: 8"),
+        ("GET", "POST"),
+        ("HTTP/1.1", "HTTP/1.0"),
+        ("Upgrade: websocket\r\n", ""),
+    ] {
+        let bad = request("id1.a", "/gt", "Connection: close\r\n");
+        assert!(bad.contains(from), "{bad}");
+        let (_, head) = ask(addr, &bad.replacen(from, to, 1));
+        assert!(head.starts_with("HTTP/1.1 400 "), "{from}: {head}");
+    }
 }
 
 #[test]

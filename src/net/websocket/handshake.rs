@@ -60,35 +60,96 @@ pub struct UpgradeRequest {
 
 #[cfg(feature = "server")]
 impl UpgradeRequest {
-    /// Parses a complete head. `None` if it does not ask for a WebSocket with the sub-protocol of tunnels
-    /// at this path, and of this host if there is one; the error says what is wrong with one that does.
+    /// Parses a complete head. `None` if it does not ask for the sub-protocol of tunnels at this path, and of
+    /// this host if there is one. All that do are taken, however broken: a service must not get what a client
+    /// sends behind such a request, its secret. The error says what is wrong.
     pub fn parse(
         head: &[u8],
         path: &str,
         host: Option<&str>,
     ) -> Option<Result<Self, &'static str>> {
         // Other requests are not parsed.
-        let rest = head.strip_prefix(b"GET ")?.strip_prefix(path.as_bytes())?;
-        rest.strip_prefix(b" HTTP/1.1\r\n")?;
+        if path_of(head)? != path.as_bytes() || !asks_for_tunnel(head) {
+            return None;
+        }
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         let Ok(Status::Complete(length)) = request.parse(head) else {
-            return None;
+            return Some(Err(
+                "a request for a WebSocket is malformed, or has more than 64 headers",
+            ));
         };
+        let (is_get, version) = (request.method == Some("GET"), request.version);
         let headers = &*request.headers;
         let is_asked = |host: &str| {
             let mut named = values(headers, "host");
             let name = named.next().and_then(|it| it.split(':').next());
             name.is_some_and(|name| name.eq_ignore_ascii_case(host)) && named.next().is_none()
         };
-        if !host.is_none_or(is_asked)
-            || !has_item(headers, "upgrade", "websocket")
-            || !items(headers, "sec-websocket-protocol").any(|it| it == PROTOCOL)
-        {
+        if !host.is_none_or(is_asked) {
             return None;
+        }
+        if !is_get {
+            return Some(Err("a request for a WebSocket is a GET"));
+        }
+        // A proxy that sends HTTP/1.0 or leaves the header out has not been told of WebSockets.
+        if version != Some(1) || !has_item(headers, "upgrade", "websocket") {
+            return Some(Err(
+                "a WebSocket needs HTTP/1.1 and the header Upgrade: websocket, which a proxy before this server \
+                 has to pass on",
+            ));
         }
         Some(accept(headers).map(|accept| Self { accept, length }))
     }
+}
+
+/// Returns the path in the first line of a head, also of a target with a host and of one with a query.
+#[cfg(feature = "server")]
+fn path_of(head: &[u8]) -> Option<&[u8]> {
+    let line = head.split(|byte| *byte == b'\n').next()?;
+    let target = line.split(|byte| *byte == b' ').nth(1)?;
+    let target = target
+        .split(|byte| matches!(byte, b'?' | b'#' | b'\r'))
+        .next()?;
+    if target.first() == Some(&b'/') {
+        return Some(target);
+    }
+    // After "http://host".
+    let slashes = target.windows(3).position(|three| three == b"://")?;
+    let rest = target.get(slashes + 3..)?;
+    let slash = rest.iter().position(|byte| *byte == b'/')?;
+    rest.get(slash..)
+}
+
+/// Whether a head names the sub-protocol of tunnels, in a header that some parser may take for that of
+/// sub-protocols.
+#[cfg(feature = "server")]
+fn asks_for_tunnel(head: &[u8]) -> bool {
+    let mut is_named = false;
+    let lines = head.split(|byte| *byte == b'\n').skip(1);
+    for line in lines.take_while(|line| !line.trim_ascii().is_empty()) {
+        let is_continued = matches!(line.first(), Some(b' ' | b'\t'));
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let value = match (is_continued, parts.next(), parts.next()) {
+            (true, ..) => line,
+            (false, Some(name), Some(value)) => {
+                is_named = name
+                    .trim_ascii()
+                    .eq_ignore_ascii_case(b"sec-websocket-protocol");
+                value
+            }
+            (false, ..) => {
+                is_named = false;
+                continue;
+            }
+        };
+        let mut items = value.split(|byte| *byte == b',');
+        if is_named && items.any(|item| item.trim_ascii().eq_ignore_ascii_case(PROTOCOL.as_bytes()))
+        {
+            return true;
+        }
+    }
+    false
 }
 
 /// Checks the headers of a request for a tunnel. Returns the value of `Sec-WebSocket-Accept` for its key.
@@ -284,17 +345,39 @@ mod tests {
         };
         assert!(parse("", "").unwrap().is_ok());
         for (from, to) in [
-            ("GET", "POST"),
-            ("HTTP/1.1", "HTTP/1.0"),
-            ("/gt", "/gt?a"),
+            ("/gt", "/gt/"),
+            ("/gt", "/g"),
+            ("/gt", "http://a/"),
             ("chat, gt", "chat"),
-            ("chat, gt", "GT"),
+            ("chat, gt", "gtx"),
             ("Sec-WebSocket-Protocol: chat, gt\r\n", ""),
-            ("WebSocket", "h2c"),
-            ("Host: a", "Host a"),
-            ("\r\n\r\n", "\r\n"),
+            ("Sec-WebSocket-Protocol: chat", "X: y"),
         ] {
             assert_eq!(parse(from, to), None, "{from} {to}");
+        }
+        // A service must not get these.
+        let many = "X: y\r\n".repeat(70) + "Host: a";
+        for (from, to, why) in [
+            ("GET", "POST", "GET"),
+            ("HTTP/1.1", "HTTP/1.0", "proxy"),
+            ("WebSocket", "h2c", "proxy"),
+            ("Upgrade: WebSocket\r\n", "", "proxy"),
+            ("Host: a", "Host a", "malformed"),
+            ("Host: a", &many, "64 headers"),
+            ("Protocol: chat, gt", "Protocol: chat,\r\n gt", "malformed"),
+            ("Protocol: chat, gt", "Protocol : gt", "malformed"),
+            ("\r\n\r\n", "\r\n", "malformed"),
+        ] {
+            let refused = parse(from, to).unwrap().unwrap_err();
+            assert!(refused.contains(why), "{from} {to}: {refused}");
+        }
+        for (from, to) in [
+            ("/gt", "/gt?a"),
+            ("/gt", "http://a/gt"),
+            ("chat, gt", "GT"),
+            ("Sec-WebSocket-Protocol", "SEC-WEBSOCKET-PROTOCOL"),
+        ] {
+            assert!(parse(from, to).unwrap().is_ok(), "{from} {to}");
         }
         for (from, to, why) in [
             ("keep-alive, upgrade", "keep-alive", "Connection"),
