@@ -257,7 +257,7 @@ pub fn advice(e: &io::Error) -> &'static str {
     let why = match inner {
         Some(rustls::Error::InvalidCertificate(why)) => why,
         Some(rustls::Error::InvalidMessage(_)) => {
-            return "; the server does not speak TLS on this port: use another port, or tcp:// in place of tls://"
+            return "; the server does not speak TLS on this port: use another port, or tcp:// in place of tls://, or ws:// in place of wss://"
         }
         _ => return "",
     };
