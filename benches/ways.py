@@ -30,6 +30,8 @@ WAYS = [
     ("TCP", "tcp", []),
     ("TCP + bbr", "tcp", ["-bbr"]),
     ("WebSocket + bbr", "ws", ["-bbr"]),
+    ("QUIC", "quic", []),
+    ("QUIC + bbr", "quic", ["-bbr"]),
 ]
 
 
@@ -108,11 +110,14 @@ def measure(options, line, way):
 
     try:
         start("b", sys.executable, __file__, "--be", "service")
-        start("a", options.gt, "server", "-addr", f"{SERVER}:7002", "-id", "id1", "-secret", "s",
+        by_udp = ["-quicAddr", f"{SERVER}:7002"] if scheme == "quic" else []
+        # QUIC's certificate is one that the server makes.
+        trust = ["-remoteCertInsecure"] if by_udp else []
+        start("a", options.gt, "server", "-addr", f"{SERVER}:7002", "-id", "id1", "-secret", "s", *by_udp,
               "-tcpRange", "7001-7001", "-tcpNumber", "1", "-wire", options.wire, *flags)
         start("b", options.gt, "client", "-remote", f"{scheme}://{SERVER}:7002", "-id", "id1", "-secret", "s",
               "-local", f"tcp://{CLIENT}:7000", "-remoteTCPPort", "7001", "-wire", options.wire,
-              "-reconnectDelay", "200ms", *flags)
+              "-reconnectDelay", "200ms", *trust, *flags)
         time.sleep(3)
         visit = [sys.executable, __file__, "--be", "visitor", "--seconds", str(options.seconds)]
         visit += ["--up"] * options.up
