@@ -1,15 +1,28 @@
 //! The directory in which gt keeps what has to survive a restart (`stateDir`). Not what its files
 //! contain.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{fchown, DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
-/// An existing directory that no other process of gt changes until this is dropped.
+/// The file that a process of gt locks while it changes the directory. Others cannot open it, and so not lock it.
+const LOCK: &str = ".lock";
+/// Time between two attempts to lock the directory.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// An existing directory.
 pub struct StateDir {
     path: PathBuf,
     directory: File,
+}
+
+/// While it exists, no other process of gt changes the directory.
+#[must_use]
+pub struct StateLock {
+    _file: File,
 }
 
 impl StateDir {
@@ -22,13 +35,38 @@ impl StateDir {
         let mut builder = DirBuilder::new();
         let created = builder.recursive(true).mode(0o700).create(path);
         created.map_err(explain)?;
-        let directory = File::open(path).map_err(explain)?;
-        // Some file systems have no locks. Only processes that start at the same time need them.
-        let _ = directory.lock();
         Ok(Self {
             path: path.to_owned(),
-            directory,
+            directory: File::open(path).map_err(explain)?,
         })
+    }
+
+    /// Waits up to `patience` until no other process of gt changes the directory. Reading needs no lock, since
+    /// files are replaced as a whole. The error names the file that is locked.
+    pub fn lock(&self, patience: Duration) -> io::Result<StateLock> {
+        let path = self.file(LOCK);
+        let explain = |e: io::Error| {
+            let text = format!("locking {}: {e}", path.display());
+            io::Error::new(e.kind(), text)
+        };
+        let mut options = OpenOptions::new();
+        // Of a FIFO, opening for reading and writing does not wait.
+        let options = options.read(true).write(true).create(true).mode(0o600);
+        let file = options.open(&path).map_err(explain)?;
+        self.give_to_owner(&file).map_err(explain)?;
+        let mut waited = Duration::ZERO;
+        while let Err(TryLockError::WouldBlock) = file.try_lock() {
+            if waited >= patience {
+                let why = format!(
+                    "another process has held the lock for {patience:?}; end it, and try again"
+                );
+                return Err(explain(io::Error::new(io::ErrorKind::TimedOut, why)));
+            }
+            thread::sleep(LOCK_PAUSE);
+            waited = waited.saturating_add(LOCK_PAUSE);
+        }
+        // Some file systems have no locks. Only processes that start at the same time need them.
+        Ok(StateLock { _file: file })
     }
 
     /// Returns the path of a file in the directory.
@@ -51,7 +89,7 @@ impl StateDir {
 
     /// Replaces a file by one with this content and mode 0600, or leaves it as it was if that
     /// fails, on a full disk for example. The error names the file. The file belongs to the owner
-    /// of the directory, so that gt can read it after it has become another user.
+    /// of the directory, so that gt can read it after it has become another user. The caller has the lock.
     pub fn write(&self, name: &str, content: &[u8]) -> io::Result<()> {
         let (path, new) = (self.file(name), self.file(&format!(".{name}.new")));
         let written = self.write_new(&new, content);
@@ -73,12 +111,18 @@ impl StateDir {
             .create_new(true)
             .mode(0o600)
             .open(path)?;
-        let owner = self.directory.metadata()?;
-        if file.metadata()?.uid() != owner.uid() {
-            fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
-        }
+        self.give_to_owner(&file)?;
         file.write_all(content)?;
         file.sync_all()
+    }
+
+    /// Gives a file to the owner of the directory.
+    fn give_to_owner(&self, file: &File) -> io::Result<()> {
+        let owner = self.directory.metadata()?;
+        match file.metadata()?.uid() == owner.uid() {
+            true => Ok(()),
+            false => fchown(file, Some(owner.uid()), Some(owner.gid())),
+        }
     }
 }
 
@@ -108,6 +152,24 @@ mod tests {
         assert_eq!(mode(&state.file("file")), 0o600);
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1);
         fs::remove_dir_all(path.parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_on_the_directory_itself_stops_nobody_and_that_of_gt_is_waited_for_briefly() {
+        let path = scratch("state-dir-lock");
+        let state = StateDir::open(&path).unwrap();
+        // Whoever can read the directory can lock it.
+        let reader = File::open(&path).unwrap();
+        reader.lock().unwrap();
+        let held = StateDir::open(&path).unwrap().lock(Duration::ZERO).unwrap();
+        let mode = fs::metadata(state.file(LOCK)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let why = state.lock(Duration::ZERO).err().unwrap().to_string();
+        let named = format!("locking {}", path.join(LOCK).display());
+        assert!(why.starts_with(&named), "{why}");
+        drop(held);
+        drop(state.lock(Duration::ZERO).unwrap());
+        fs::remove_dir_all(&path).unwrap();
     }
 
     #[test]

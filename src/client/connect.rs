@@ -45,8 +45,10 @@ pub enum ConnectFailure {
     NoWebSocket(String),
     /// The server does not support this version of the wire protocol.
     WrongVersion,
-    /// The server takes no logins with keys.
+    /// The server takes no logins with keys, as its answer says.
     TakesNoKeys,
+    /// The beginning of a login with a key had no answer of GT/2.
+    NoChallenge,
     /// The connection has nothing that a login with a key could be bound to.
     Unbound,
     /// The server cannot publish all kinds of services that the hello has, but these.
@@ -89,6 +91,11 @@ impl fmt::Display for ConnectFailure {
             Self::TakesNoKeys => f.write_str(
                 "the server takes no logins with keys: its gt is too old, or none of its users has a \
                  publicKey; set secret instead of key, or change the server",
+            ),
+            Self::NoChallenge => f.write_str(
+                "the server closed the connection, was silent, or does not speak GT/2, which a login with a key \
+                 needs: perhaps another program is at this address, a proxy or a limit of connections is in the \
+                 way, or the server's gt is too old",
             ),
             Self::Unbound => f.write_str(
                 "a login with a key needs TLS 1.3, which the server or a proxy before it does not speak",
@@ -211,7 +218,7 @@ async fn introduce(
     hello.instance = context.instance;
     let key = context.credential.key();
     let already = match version {
-        Version::One if key.is_some() => return Err(ConnectFailure::TakesNoKeys),
+        Version::One if key.is_some() => return Err(ConnectFailure::NoChallenge),
         Version::One => {
             let hello = hello.encode(version);
             future::or(hello_gt1(&conn, &hello), silence(patience)).await?
@@ -225,7 +232,7 @@ async fn introduce(
             let asking = timeout(HELLO_TIMEOUT.min(patience), hello_gt2(&conn, &bytes));
             let answered = asking.await.unwrap_or(Err(ConnectFailure::WrongVersion));
             let (answer, already) = answered.map_err(|failure| match failure {
-                ConnectFailure::WrongVersion if key.is_some() => ConnectFailure::TakesNoKeys,
+                ConnectFailure::WrongVersion if key.is_some() => ConnectFailure::NoChallenge,
                 failure => failure,
             })?;
             ability.kinds = answer.kinds;

@@ -198,6 +198,11 @@ impl Connector {
     /// Reads the certificates. Errors name the file and its fault.
     pub fn new(trust: ServerTrust<'_>) -> io::Result<Self> {
         let provider = provider();
+        let resumption = match trust {
+            // A key whose line has been deleted from known_servers, or changed there, counts no longer.
+            ServerTrust::FirstKey(_) => rustls::client::Resumption::disabled(),
+            _ => rustls::client::Resumption::in_memory_sessions(SESSIONS),
+        };
         let verifier = match trust {
             ServerTrust::System => verify::authorities(system_certificates()?, &provider)?,
             ServerTrust::File(path) => verify::these(pem::certificates(path)?, &provider)?,
@@ -211,7 +216,7 @@ impl Connector {
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
-        config.resumption = rustls::client::Resumption::in_memory_sessions(SESSIONS);
+        config.resumption = resumption;
         Ok(Self(Arc::new(config)))
     }
 

@@ -31,7 +31,7 @@ pub struct Acceptor(async_tls::TlsAcceptor);
 impl Acceptor {
     /// Creates the configuration of a server with this identity. The error names certificate and key.
     /// With `client_ca`, a PEM file, the server asks for certificates that these authorities have signed,
-    /// and refuses others in the handshake; a client may have none.
+    /// and refuses others in the handshake; a client may have none. Each handshake is then a full one.
     pub fn new(
         identity: ServerIdentity,
         min: MinVersion,
@@ -46,7 +46,15 @@ impl Acceptor {
         // Clients keep their sessions themselves, as tickets: sessions of visitors do not displace those of tunnels,
         // and a visitor leaves nothing in the server's memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.ticketer = Ticketer::new().map_err(|e| invalid(format!("setting up TLS: {e}")))?;
+        match client_ca {
+            // The certificate of a resumed session is not checked again: it would stay valid for as long as its
+            // owner comes back before each ticket ends.
+            Some(_) => config.send_tls13_tickets = 0,
+            None => {
+                config.ticketer =
+                    Ticketer::new().map_err(|e| invalid(format!("setting up TLS: {e}")))?;
+            }
+        }
         Ok(Self(Arc::new(config).into()))
     }
 
@@ -230,6 +238,28 @@ mod tests {
             // Tickets of another process, or from before a reload, are of no use.
             assert_eq!(handshake(&connector, &other), Full);
         }
+    }
+
+    #[test]
+    fn no_session_is_resumed_where_certificates_of_clients_or_remembered_keys_count() {
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/sim");
+        let (cert, key) = (tests.join("tls.crt"), tests.join("tls.key"));
+        let known = crate::state_dir::scratch("acceptor-known");
+        for min in [MinVersion::Tls12, MinVersion::Tls13] {
+            for (client_ca, trust) in [
+                (Some(cert.as_path()), ServerTrust::File(&cert)),
+                (None, ServerTrust::FirstKey(&known)),
+            ] {
+                let identity = ServerIdentity::from_files(&cert, &key).unwrap();
+                let acceptor = Acceptor::new(identity, min, client_ca).unwrap();
+                let connector = Connector::new(trust).unwrap();
+                for _ in 0..3 {
+                    let kind = handshake(&connector, &acceptor);
+                    assert_eq!(kind, rustls::HandshakeKind::Full, "{min:?} {client_ca:?}");
+                }
+            }
+        }
+        std::fs::remove_dir_all(&known).unwrap();
     }
 
     #[test]

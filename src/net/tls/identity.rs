@@ -14,7 +14,10 @@ use ring::rand::SystemRandom;
 use ring::signature::{EcdsaKeyPair, KeyPair, ECDSA_P256_SHA256_ASN1_SIGNING};
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
+/// Time that another process has to make the identity.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 /// The file in `stateDir` with the certificate and the key that a server has made.
 const FILE: &str = "identity.pem";
 
@@ -44,6 +47,11 @@ impl ServerIdentity {
     /// none. An unusable file stays as it is. The error names it.
     pub fn in_directory(path: &Path) -> io::Result<Self> {
         let state = StateDir::open(path)?;
+        if let Some(made) = Self::read(&state)? {
+            return Ok(made);
+        }
+        let _lock = state.lock(LOCK_PATIENCE)?;
+        // Another process may have made it meanwhile.
         if let Some(made) = Self::read(&state)? {
             return Ok(made);
         }

@@ -5,11 +5,15 @@ use crate::keys::Fingerprint;
 use crate::state_dir::StateDir;
 use crate::sync::Mutex;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The file in `stateDir`: a line for each host, of its name and the fingerprint of its key.
 const FILE: &str = "known_servers";
 /// Maximum number of keys that are remembered between the certificate and the signature of a handshake.
 const MAX_UNSIGNED: usize = 64;
+
+/// Time that another process has to remember a key. It is short, since tunnels of other servers wait meanwhile.
+const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The remembered keys. The file is read for each handshake, so that a line that a user deletes or another process
 /// adds takes effect at once.
@@ -74,6 +78,7 @@ impl KnownServers {
             return Ok(());
         }
         let state = StateDir::open(&self.directory).map_err(|e| e.to_string())?;
+        let _lock = state.lock(LOCK_PATIENCE).map_err(|e| e.to_string())?;
         let mut text = self.read(&state)?;
         let before = text.len();
         for host in hosts {
