@@ -51,6 +51,7 @@ pub mod passwords;
 pub mod server;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod small_file;
 mod state_dir;
 mod sync;
 pub mod tunnel;

@@ -205,7 +205,10 @@ pub fn load(
         .and_then(Document::with_secrets)
         .into_iter()
         .collect();
-    secret_files.extend(options.key.clone());
+    if let Some(key) = &options.key {
+        secret_file::check_path("key", key).map_err(fail)?;
+        secret_files.push(key.clone());
+    }
     let secret = match (options.secret, options.secret_file) {
         (Some(_), Some(_)) => {
             let why = "secret and secretFile both name the secret: remove one of them.";

@@ -1,20 +1,21 @@
 //! Files that contain a secret in place of an option (`secretFile`, `passwordFile`), and a check of who can read
 //! files with secrets. Not the use of the secrets.
 
-use std::fs::{self, File};
-use std::io::Read;
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use super::Secret;
+use crate::small_file;
 
-/// Maximum length of such a file in bytes.
-const MAX_FILE: u64 = 64 * 1024;
+/// UTF-8 byte order mark, which Windows editors put first.
+const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Reads a secret: the file without the end of its line. The error is a sentence that names the file.
+/// Reads a secret: the file without the end of its line and a byte order mark. The error is a sentence that names the file.
 pub fn secret(option: &str, path: &Path) -> Result<Secret, String> {
     let bytes = read(option, path)?;
-    let line = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+    let line = bytes.strip_prefix(UTF8_MARK).unwrap_or(&bytes);
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     if line.is_empty() {
         return Err(format!("{option}: {} is empty.", path.display()));
@@ -39,17 +40,21 @@ pub fn lines(option: &str, path: &Path) -> Result<Vec<(usize, String)>, String> 
     Ok(lines.map(|(at, line)| (at, line.to_owned())).collect())
 }
 
-fn read(option: &str, path: &Path) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let reading = File::open(path).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes));
-    match reading {
-        Ok(_) if bytes.len() as u64 == MAX_FILE => Err(format!(
-            "{option}: {} is too long to be a file of secrets.",
-            path.display()
+/// Checks that the value of an option is a path. The error is a sentence without the value, which may be what the file
+/// should contain.
+pub fn check_path(option: &str, path: &Path) -> Result<(), String> {
+    match small_file::is_path(path) {
+        true => Ok(()),
+        false => Err(format!(
+            "{option} is not the path of a file, and not shown, since it may be the secret itself: write \
+             the path of the file that contains it."
         )),
-        Ok(_) => Ok(bytes),
-        Err(e) => Err(format!("{option}: {} cannot be read: {e}.", path.display())),
     }
+}
+
+fn read(option: &str, path: &Path) -> Result<Vec<u8>, String> {
+    check_path(option, path)?;
+    small_file::read(path).map_err(|e| format!("{option}: {} cannot be read: {e}.", path.display()))
 }
 
 /// Returns a warning for each of these files that every user of the machine can read.
@@ -80,6 +85,8 @@ mod tests {
             (b"secret1\n", Ok("secret1")),
             (b"secret1\r\n", Ok("secret1")),
             (b" a b \n", Ok(" a b ")),
+            (b"\xEF\xBB\xBFsecret1\r\n", Ok("secret1")),
+            (b"\xEF\xBB\xBF\n", Err("is empty")),
             (b"", Err("is empty")),
             (b"\n", Err("is empty")),
             (b"one\nother\n", Err("several lines")),
@@ -100,5 +107,7 @@ mod tests {
         fs::remove_file(&path).unwrap();
         let why = secret("secretFile", &path).unwrap_err();
         assert!(why.contains(&*path.to_string_lossy()), "{why}");
+        let why = secret("secretFile", Path::new("hunter2")).unwrap_err();
+        assert!(!why.contains("hunter2"), "{why}");
     }
 }

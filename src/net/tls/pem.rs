@@ -3,6 +3,7 @@
 //! An error says what the file is instead, and the command that converts it.
 
 use super::invalid;
+use crate::small_file;
 use async_tls::pki_types::pem::PemObject;
 use async_tls::pki_types::CertificateDer;
 use base64::prelude::{Engine, BASE64_STANDARD};
@@ -66,8 +67,12 @@ pub(super) fn private_key(path: &Path) -> io::Result<async_tls::pki_types::Priva
 }
 
 fn read(path: &Path, wanted: PemContent) -> io::Result<Vec<u8>> {
-    let mut text = std::fs::read(path)
-        .map_err(|e| io::Error::new(e.kind(), reading(path, wanted, &e.to_string())))?;
+    let bytes = match wanted {
+        PemContent::Certificate => std::fs::read(path),
+        PemContent::Key => small_file::read(path),
+    };
+    let mut text =
+        bytes.map_err(|e| io::Error::new(e.kind(), reading(path, wanted, &e.to_string())))?;
     if text.starts_with(UTF8_MARK) {
         text.drain(..UTF8_MARK.len());
     }
