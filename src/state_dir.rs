@@ -1,6 +1,7 @@
 //! The directory in which gt keeps what has to survive a restart (`stateDir`). Not what its files
 //! contain.
 
+use rustix::fs::{access, Access};
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{fchown, DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -10,6 +11,8 @@ use std::time::Duration;
 
 /// The file that a process of gt locks while it changes the directory. Others cannot open it, and so not lock it.
 const LOCK: &str = ".lock";
+/// The file with the certificate and the key that a server has made.
+pub const IDENTITY: &str = "identity.pem";
 /// Time between two attempts to lock the directory.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -126,6 +129,78 @@ impl StateDir {
     }
 }
 
+/// Makes the directory, and those on the way to it, for a user that gt will become: with mode 0700, unless they are
+/// there. The error names the one that cannot be made.
+pub fn make_for(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
+    let missing: Vec<&Path> = path
+        .ancestors()
+        .take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists())
+        .collect();
+    let explain = |folder: &Path, e: io::Error| {
+        let text = format!("making the stateDir {}: {e}", folder.display());
+        io::Error::new(e.kind(), text)
+    };
+    for folder in missing.iter().rev() {
+        let made = DirBuilder::new().mode(0o700).create(folder);
+        made.map_err(|e| explain(folder, e))?;
+    }
+    // The innermost first: until then, the user can exchange nothing on the way to it.
+    for folder in missing {
+        let given = File::open(folder).and_then(|it| fchown(it, Some(uid), Some(gid)));
+        given.map_err(|e| explain(folder, e))?;
+    }
+    Ok(())
+}
+
+/// Returns warnings about a directory that this user can neither write nor create, or that others can change.
+pub fn faults(path: &Path) -> Vec<String> {
+    let can_write = |folder: &Path| access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok();
+    let mut faults = writable_by_others(path);
+    let shown = path.display();
+    if path.exists() {
+        if !can_write(path) {
+            faults.push(format!(
+                "this user cannot write into the stateDir {shown}: chown it to the user that gt runs as"
+            ));
+        }
+        return faults;
+    }
+    let mut folders = path
+        .ancestors()
+        .skip(1)
+        .map(|folder| match folder.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => folder,
+        });
+    if !folders
+        .find(|folder| folder.exists())
+        .is_some_and(can_write)
+    {
+        faults.push(format!(
+            "the stateDir {shown} does not exist, and this user cannot create it: make it, and chown it to \
+             the user that gt runs as, unless gt starts as root"
+        ));
+    }
+    faults
+}
+
+/// Returns a warning for the directory and the identity in it if others than the owner can change them, and so the
+/// key of the server.
+pub fn writable_by_others(path: &Path) -> Vec<String> {
+    let both = [path.to_owned(), path.join(IDENTITY)];
+    let open = both.iter().filter(|path| {
+        let mode = fs::metadata(path).map(|it| it.mode());
+        mode.is_ok_and(|mode| mode & 0o022 != 0)
+    });
+    open.map(|path| {
+        format!(
+            "others than its owner can change {0}, and so the keys that gt trusts: chmod go-w {0}",
+            path.display()
+        )
+    })
+    .collect()
+}
+
 /// Returns a path for the directory of one test, where nothing is.
 #[cfg(test)]
 pub(crate) fn scratch(name: &str) -> PathBuf {
@@ -138,6 +213,7 @@ pub(crate) fn scratch(name: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn only_their_owner_reads_the_directory_and_its_files() {
@@ -170,6 +246,53 @@ mod tests {
         drop(held);
         drop(state.lock(Duration::ZERO).unwrap());
         fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_can_change_or_that_cannot_be_made_is_a_fault() {
+        let path = scratch("state-dir-faults");
+        assert_eq!(faults(&path), [""; 0]);
+        let state = StateDir::open(&path).unwrap();
+        state.write(IDENTITY, b"key").unwrap();
+        assert_eq!(faults(&path), [""; 0]);
+        let open = |path: &Path| {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+            format!("chmod go-w {}", path.display())
+        };
+        for (number, advice) in [open(&path), open(&path.join(IDENTITY))].iter().enumerate() {
+            assert!(faults(&path)[number].ends_with(advice), "{advice}");
+        }
+        // Not even root can write into a file as into a directory.
+        let file = path.join("file");
+        fs::write(&file, "").unwrap();
+        assert!(faults(&file)[0].contains("cannot write"));
+        assert!(faults(&file.join("state"))[0].contains("cannot create it"));
+        fs::remove_dir_all(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_for_another_user_is_that_users_with_all_that_is_made_on_the_way() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let outer = scratch("state-dir-user");
+        let path = outer.join("inner");
+        make_for(&path, 54321, 54322).unwrap();
+        make_for(&path, 0, 0).unwrap();
+        let state = StateDir::open(&path).unwrap();
+        drop(state.lock(Duration::ZERO).unwrap());
+        state.write(IDENTITY, b"key").unwrap();
+        for path in [outer.clone(), path, state.file(LOCK), state.file(IDENTITY)] {
+            let meta = fs::metadata(&path).unwrap();
+            assert_eq!(
+                (meta.uid(), meta.gid()),
+                (54321, 54322),
+                "{}",
+                path.display()
+            );
+            assert_eq!(meta.mode() & 0o077, 0);
+        }
+        fs::remove_dir_all(&outer).unwrap();
     }
 
     #[test]

@@ -32,7 +32,7 @@ mod wire;
 pub(crate) mod yaml;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use account::{account, AccountConfig};
 pub use address::ListenAddr;
@@ -168,6 +168,22 @@ impl RoleConfig {
             Role::Server(server) => &server.account,
             #[cfg(feature = "client")]
             Role::Client(client) => &client.account,
+        }
+    }
+
+    /// Returns the directory that the role keeps something in; `None` if it keeps nothing.
+    pub fn state_dir(&self) -> Option<&Path> {
+        match &self.role {
+            #[cfg(feature = "server")]
+            Role::Server(server) => {
+                let directory = server.state_dir.as_deref();
+                directory.filter(|_| server.cert_file.is_none())
+            }
+            #[cfg(feature = "client")]
+            Role::Client(client) => match &client.link.server_keys {
+                ServerKeys::First(directory) => Some(directory),
+                _ => None,
+            },
         }
     }
 

@@ -11,7 +11,8 @@ use crate::small_file;
 /// UTF-8 byte order mark, which Windows editors put first.
 const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Reads a secret: the file without the end of its line and a byte order mark. The error is a sentence that names the file.
+/// Reads a secret: the file without a byte order mark and the end of its line. The error is a sentence that names the
+/// file.
 pub fn secret(option: &str, path: &Path) -> Result<Secret, String> {
     let bytes = read(option, path)?;
     let line = bytes.strip_prefix(UTF8_MARK).unwrap_or(&bytes);

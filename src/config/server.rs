@@ -22,6 +22,7 @@ use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::value::{given, Value};
 use super::{AddressRules, ConfigError, Network, PortRange, Role, RoleConfig, Url, Wire};
+use crate::state_dir::IDENTITY;
 use limits::{GlobalLimits, PartLimits, PartPorts, PortEntry};
 pub use limits::{HostRules, Limits, PortLimits, PortRule};
 pub(super) use options::{PairedOptions, ServerOptions};
@@ -355,6 +356,10 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
     }
     check(&server).map_err(fail)?;
     warnings.extend(same_listeners(&server));
+    warnings.extend(uncertified_visitors(&server));
+    let has_own_identity = server.cert_file.is_none();
+    let state_dir = server.state_dir.as_ref().filter(|_| has_own_identity);
+    secret_files.extend(state_dir.map(|path| path.join(IDENTITY)));
     if server.account.user.is_some() && server.low_client_ports() {
         warnings.push(
             "clients may have ports below 1024, which cannot be opened once gt is another user"
@@ -401,6 +406,23 @@ fn check(server: &ServerConfig) -> Result<(), String> {
         );
     }
     Ok(())
+}
+
+/// Returns a warning about listeners whose visitors need no certificate, although others need one.
+fn uncertified_visitors(server: &ServerConfig) -> Option<String> {
+    let listeners = [("addr", &server.addr), ("sniAddr", &server.sni_addr)];
+    let open: Vec<String> = listeners
+        .into_iter()
+        .filter_map(|(name, addr)| Some(format!("{name} ({})", addr.as_ref()?)))
+        .collect();
+    let is_mixed = server.client_ca.is_some() && !open.is_empty();
+    is_mixed.then(|| {
+        format!(
+            "visitors of {} need no certificate in spite of clientCA: turn it off if all visitors should need one \
+             (addr: \"\")",
+            open.join(" and ")
+        )
+    })
 }
 
 /// Returns a warning about two listeners with the same address. Addresses such as `:80` and

@@ -2,6 +2,7 @@
 //! and its files have been read.
 
 use crate::config::{self, RoleConfig};
+use crate::state_dir;
 use nix::unistd::{getegid, geteuid, initgroups, setgid, setgroups, setuid, Gid, Group, Uid, User};
 use std::ffi::CString;
 use std::io;
@@ -66,6 +67,15 @@ impl Account {
             gid,
             is_named: user.is_some(),
         })
+    }
+
+    /// Makes the directories of the roles that are missing for this user, as long as the process may.
+    pub fn make_state_dirs(&self, roles: &[RoleConfig]) -> io::Result<()> {
+        if !is_root() {
+            return Ok(());
+        }
+        let mut paths = roles.iter().filter_map(RoleConfig::state_dir);
+        paths.try_for_each(|path| state_dir::make_for(path, self.uid.as_raw(), self.gid.as_raw()))
     }
 
     /// Switches all threads of the process to this user for good (the C library covers the

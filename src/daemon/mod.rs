@@ -22,6 +22,7 @@ use crate::logging;
 use crate::net::{blocking, set_threads};
 #[cfg(feature = "sim")]
 use crate::sim::supervisor;
+use crate::state_dir::{self, IDENTITY};
 use account::Account;
 use async_std::channel::{self, Receiver};
 use futures_lite::future;
@@ -103,10 +104,18 @@ pub fn check(loaded: &RoleConfig) -> Result<(), DaemonError> {
 /// Returns the fingerprints of the keys of the servers among the roles, which make their keys if they
 /// have none yet. First becomes the user that the roles run as, to which the files belong.
 pub fn fingerprints(roles: &[RoleConfig]) -> Result<Vec<Fingerprint>, DaemonError> {
+    make_state_dirs(roles).map_err(|e| DaemonError::report(e.to_string(), None))?;
     check_as_user(roles)?;
     let mut found = Vec::new();
     for loaded in roles {
+        let file = loaded.state_dir().map(|path| path.join(IDENTITY));
+        let missing = file.filter(|file| !file.exists());
         let fingerprint = running::fingerprint(loaded);
+        if let Some(made) = missing.filter(|file| file.exists()) {
+            // A relative path may lead elsewhere than that of the service.
+            let made = std::path::absolute(&made).unwrap_or(made);
+            eprintln!("gt: made a key, in {}", made.display());
+        }
         found.extend(fingerprint.map_err(|e| DaemonError::report(e.to_string(), None))?);
     }
     match found.is_empty() {
@@ -119,9 +128,23 @@ pub fn fingerprints(roles: &[RoleConfig]) -> Result<Vec<Fingerprint>, DaemonErro
     }
 }
 
-/// Returns a warning for each file with secrets that every user of this machine can read.
+/// Returns a warning for each file with secrets that every user of this machine can read, and about a `stateDir`
+/// that cannot be used or that others can change.
 pub fn exposed_files(loaded: &RoleConfig) -> Vec<String> {
-    config::secret_file::readable_by_all(&loaded.secret_files)
+    let mut warnings = config::secret_file::readable_by_all(&loaded.secret_files);
+    warnings.extend(
+        loaded
+            .state_dir()
+            .map(state_dir::faults)
+            .unwrap_or_default(),
+    );
+    warnings
+}
+
+/// Makes the directories that the roles keep something in, for the user that they run as, if any.
+fn make_state_dirs(roles: &[RoleConfig]) -> io::Result<()> {
+    let account = Account::of(roles)?;
+    account.map_or(Ok(()), |account| account.make_state_dirs(roles))
 }
 
 /// Lets root become the user that the roles run as, for [`check`]: what that user cannot read, gt
@@ -224,6 +247,7 @@ impl Daemon {
             mut inherited,
         } = origin;
         let fail = |e: io::Error| DaemonError::report(e.to_string(), parent.as_ref());
+        make_state_dirs(&roles).map_err(fail)?;
         let mut running = RunningRoles::default();
         let plans = running.plan(&roles, &mut inherited).map_err(fail)?;
         become_user(&roles).map_err(fail)?;

@@ -34,7 +34,8 @@ mod verify;
 
 #[cfg(feature = "server")]
 pub use acceptor::{
-    client_hello, is_plain_http, Acceptor, MinVersion, HANDSHAKE_RECORD, MAX_RECORD,
+    check_client_ca, client_hello, is_plain_http, Acceptor, MinVersion, HANDSHAKE_RECORD,
+    MAX_RECORD,
 };
 #[cfg(feature = "server")]
 pub use identity::ServerIdentity;

@@ -44,7 +44,7 @@ mod visitor;
 use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
 use crate::keys::Fingerprint;
-use crate::net::tls::{Acceptor, ServerIdentity};
+use crate::net::tls::{self, Acceptor, ServerIdentity};
 use crate::net::{self, clock, timeout, timeout_at, Listener, ShardId, Shutdown, Socket};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::Tunnel;
@@ -144,6 +144,10 @@ pub fn fingerprint(config: &config::ServerConfig) -> io::Result<Option<Fingerpri
 /// Checks whether the files that `config` names can be used. The error names the one that cannot.
 pub fn check(config: &config::ServerConfig) -> io::Result<()> {
     let identity = settings::present_identity(config)?;
+    if let Some(path) = &config.client_ca {
+        // Without an identity so far, there is no acceptor that would read it.
+        tls::check_client_ca(path)?;
+    }
     Settings::new(config, identity, &Arc::default(), None)?;
     config.api.as_ref().map(ApiPlan::new).transpose()?;
     Ok(())

@@ -13,7 +13,9 @@ use std::process::{Command, Output};
 pub const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The commands of a router's shell that gt's scripts use.
-const APPLETS: [&str; 7] = ["sh", "cat", "chgrp", "chmod", "grep", "sed", "tr"];
+const APPLETS: [&str; 9] = [
+    "sh", "cat", "chgrp", "chmod", "chown", "grep", "mkdir", "sed", "tr",
+];
 
 pub struct Router {
     scratch: Scratch,

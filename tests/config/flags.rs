@@ -78,7 +78,7 @@ fn every_flag_has_its_effect() {
     let secret = scratch.file("secret", "s");
     let passwords = scratch.file("passwords", PASSWORD);
     let minimal = "-id i -local http://h -remote tls://h";
-    let keys = format!("{minimal} -key k -remoteKey first -stateDir d");
+    let keys = format!("{minimal} -key /k -remoteKey first -stateDir d");
     let files = format!(
         "{minimal} -secretFile {} -passwordFile {}",
         secret.display(),

@@ -104,6 +104,24 @@ fn a_user_in_the_file_is_the_user() {
 }
 
 #[test]
+fn the_directory_for_state_is_made_for_the_user_where_a_file_names_it() {
+    let router = Router::new();
+    let directory = router.path("etc/gt/state");
+    router.write("etc/gt.yaml", CLIENT);
+    router.init(&["start"]);
+    assert!(!directory.exists());
+    let server = "type: server\noptions: {tlsAddr: 8443, stateDir: /etc/gt/state}\n";
+    router.write("etc/gt.yaml", server);
+    let (output, _) = router.init(&["start"]);
+    assert!(output.status.success(), "{output:?}");
+    let meta = fs::metadata(&directory).unwrap();
+    assert_eq!(meta.permissions().mode() & 0o777, 0o700);
+    if rustix::process::geteuid().is_root() {
+        assert_eq!((meta.uid(), meta.gid()), (1000, 1000));
+    }
+}
+
+#[test]
 fn more_files_are_more_instances() {
     let router = Router::new();
     router.write("etc/gt.yaml", CLIENT);

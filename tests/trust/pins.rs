@@ -145,3 +145,17 @@ fn a_server_that_cannot_keep_its_key_does_not_start_with_another() {
         "{error}"
     );
 }
+
+#[test]
+fn fingerprint_says_where_it_has_made_a_key() {
+    let scratch = Scratch::new();
+    let state = scratch.join("state");
+    let command = format!(
+        "fingerprint server -tlsAddr 127.0.0.1:1 -stateDir {}",
+        state.display()
+    );
+    let said = || String::from_utf8(gt(&command).stderr).unwrap();
+    let file = state.join("identity.pem");
+    assert_eq!(said(), format!("gt: made a key, in {}\n", file.display()));
+    assert_eq!(said(), "");
+}

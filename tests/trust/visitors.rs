@@ -90,6 +90,29 @@ fn without_client_ca_the_field_of_a_visitor_is_removed_all_the_same() {
 }
 
 #[test]
+fn check_tells_of_listeners_that_ask_for_no_certificate_and_of_authorities_that_cannot_be_used() {
+    let scratch = crate::common::scratch::Scratch::new();
+    let authorities = scratch.file("ca.crt", "none\n");
+    let state = scratch.join("state");
+    let output = gt(&format!(
+        "check server -addr 127.0.0.1:81 -sniAddr 127.0.0.1:82 -tlsAddr 127.0.0.1:83 -stateDir {} -clientCA {}",
+        state.display(),
+        authorities.display()
+    ));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains(
+            "visitors of addr (127.0.0.1:81) and sniAddr (127.0.0.1:82) need no certificate"
+        ),
+        "{said}"
+    );
+    // There is no identity yet.
+    assert!(!output.status.success() && !state.exists());
+    let named = format!("reading certificates from {}", authorities.display());
+    assert!(said.contains(&named), "{said}");
+}
+
+#[test]
 fn the_health_check_of_a_server_needs_no_certificate() {
     let certs = certs::make();
     let service = mirror();

@@ -103,6 +103,11 @@ pub(super) fn server_config(
         .map_err(|e| invalid(format!("using {name}: {e}{advice}")))
 }
 
+/// Checks whether certificates of clients can be verified by the authorities in a file. The error names it.
+pub fn check_client_ca(path: &Path) -> io::Result<()> {
+    client_verifier(path).map(drop)
+}
+
 /// Creates the verifier of clients' certificates. The error names the file.
 fn client_verifier(path: &Path) -> io::Result<Arc<dyn ClientCertVerifier>> {
     let mut roots = RootCertStore::empty();

@@ -7,7 +7,7 @@ use super::{fill_random, invalid, pem};
 #[cfg(feature = "quic")]
 use crate::config::Secret;
 use crate::keys::Fingerprint;
-use crate::state_dir::StateDir;
+use crate::state_dir::{self, StateDir, IDENTITY as FILE};
 use async_tls::pki_types::pem::PemObject;
 use async_tls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use ring::rand::SystemRandom;
@@ -18,8 +18,6 @@ use std::time::Duration;
 
 /// Time that another process has to make the identity.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
-/// The file in `stateDir` with the certificate and the key that a server has made.
-const FILE: &str = "identity.pem";
 
 /// The certificate of a server, with those that lead from it to an authority, and its private key.
 pub struct ServerIdentity {
@@ -47,6 +45,9 @@ impl ServerIdentity {
     /// none. An unusable file stays as it is. The error names it.
     pub fn in_directory(path: &Path) -> io::Result<Self> {
         let state = StateDir::open(path)?;
+        for warning in state_dir::writable_by_others(path) {
+            log::warn!("{warning}");
+        }
         if let Some(made) = Self::read(&state)? {
             return Ok(made);
         }
