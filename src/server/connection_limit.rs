@@ -52,7 +52,15 @@ impl ConnectionLimit {
     /// Returns a permit for a flow of datagrams, whose address may be invented: a quarter of each limit is
     /// left for connections, at least one.
     pub fn take_for_flow(&self, ip: IpAddr) -> Option<Permit> {
-        self.take_of(ip, |most| most.saturating_sub((most / 4).max(1)))
+        self.take_of(ip, share_of_flows)
+    }
+
+    /// Whether a connection from this address would get a permit, and a flow would not.
+    #[cfg(feature = "quic")]
+    pub fn has_room_for_connections_alone(&self, ip: IpAddr) -> bool {
+        let (counts, network) = (self.lock(), network_of(ip));
+        counts.reached(&network, share_of_flows).is_some()
+            && counts.reached(&network, |most| most).is_none()
     }
 
     fn take_of(&self, ip: IpAddr, share: impl Fn(u32) -> u32) -> Option<Permit> {
@@ -61,15 +69,10 @@ impl ConnectionLimit {
             return Some(Permit::UNCOUNTED);
         }
         let network = network_of(ip);
-        let of_this = counts.by_network.get(&network).copied().unwrap_or_default();
-        let full = |most: u32, taken: u32| most > 0 && taken >= share(most);
-        let option = if full(counts.of_address, of_this) {
-            "addressConnections"
-        } else if full(counts.of_all, counts.taken) {
-            "totalConnections"
-        } else {
+        let Some(option) = counts.reached(&network, share) else {
             counts.taken = counts.taken.saturating_add(1);
-            counts.by_network.insert(network, of_this.saturating_add(1));
+            let of_this = counts.by_network.entry(network).or_default();
+            *of_this = of_this.saturating_add(1);
             let limit = self.clone();
             let taken = Some(Box::new(CountedConnection { limit, network }));
             return Some(Permit { _taken: taken });
@@ -86,6 +89,26 @@ impl ConnectionLimit {
 
     fn lock(&self) -> MutexGuard<'_, ConnectionCounts> {
         self.0.lock()
+    }
+}
+
+/// Returns the share of a limit that flows may take.
+fn share_of_flows(most: u32) -> u32 {
+    most.saturating_sub((most / 4).max(1))
+}
+
+impl ConnectionCounts {
+    /// Returns the option whose limit a network has reached, if only a share of each limit may be taken.
+    fn reached(&self, network: &IpAddr, share: impl Fn(u32) -> u32) -> Option<&'static str> {
+        let of_this = self.by_network.get(network).copied().unwrap_or_default();
+        let full = |most: u32, taken: u32| most > 0 && taken >= share(most);
+        if full(self.of_address, of_this) {
+            Some("addressConnections")
+        } else if full(self.of_all, self.taken) {
+            Some("totalConnections")
+        } else {
+            None
+        }
     }
 }
 
@@ -122,6 +145,10 @@ mod tests {
         let flows: Vec<_> = (0..3).map(|_| limit.take_for_flow(ip(1))).collect();
         assert!(flows.iter().all(Option::is_some));
         assert!(limit.take_for_flow(ip(1)).is_none(), "one address");
+        #[cfg(feature = "quic")]
+        assert!(limit.has_room_for_connections_alone(ip(1)));
+        #[cfg(feature = "quic")]
+        assert!(!limit.has_room_for_connections_alone(ip(2)));
         let others: Vec<_> = (2..5).map(|n| limit.take_for_flow(ip(n))).collect();
         assert!(others.iter().all(Option::is_some));
         assert!(limit.take_for_flow(ip(5)).is_none(), "all addresses");

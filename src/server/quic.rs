@@ -151,6 +151,7 @@ impl Quic {
         let mut key = [0; 8];
         fill_random(&mut key)?;
         let id_key = u64::from_be_bytes(key);
+        let parent = parent.map(|link| (link, state.serving.begin()));
         let open = OpenQuic {
             endpoint: Arc::new(Endpoint::start(socket, id_key, &plan.setup, parent)?),
             setup: Arc::new(Mutex::new(plan.setup)),
@@ -218,6 +219,7 @@ async fn accept_one(state: &Arc<ServerState>, open: &OpenQuic, attempt: Attempt)
     let permit = match attempt.is_proved() {
         true => limit.take(peer.ip()),
         // The address may be invented.
+        false if limit.has_room_for_connections_alone(peer.ip()) => return attempt.demand_proof(),
         false => limit.take_for_flow(peer.ip()),
     };
     let Some(permit) = permit else {

@@ -34,6 +34,41 @@ fn a_transfer_over_quic_goes_on_while_the_server_restarts() {
 }
 
 #[test]
+fn a_transfer_over_quic_goes_on_through_two_restarts_and_the_death_of_the_new_process() {
+    const LENGTH: usize = 40 * 1024 * 1024;
+    let bytes = Arc::new(Random::new(6).bytes(LENGTH));
+    let source = service::source(bytes.clone());
+    let (mut server, mut client, addr) = quic_tunnel(source.addr, "", "");
+    let mut visitor = connect(addr);
+    let begin = read(&mut visitor, LENGTH / 4);
+    let second = server.restart();
+    client.wait_for_tunnels(2);
+    let third = server.restart_again(&second);
+    client.wait_for_tunnels(3);
+    // The second process has no tunnel any more. It passes on the packets of the first one.
+    client.wait_for_closed(1);
+    let rest = read(&mut visitor, LENGTH - begin.len());
+    assert!([begin, rest].concat() == *bytes);
+    drop(visitor);
+    assert_eq!(server.exit().code(), Some(0));
+    second.wait_for_end();
+    third.signal("TERM");
+    third.wait_for_end();
+
+    let (mut server, mut client, addr) = quic_tunnel(source.addr, "", "");
+    let mut visitor = connect(addr);
+    let begin = read(&mut visitor, LENGTH / 4);
+    let new = server.restart();
+    client.wait_for_tunnels(2);
+    new.signal("KILL");
+    new.wait_for_end();
+    let rest = read(&mut visitor, LENGTH - begin.len());
+    assert!([begin, rest].concat() == *bytes);
+    drop(visitor);
+    assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
 fn the_certificate_that_a_server_has_made_survives_a_restart() {
     let echo = service::echo();
     let port = free_port();

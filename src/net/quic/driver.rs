@@ -12,6 +12,7 @@ use quinn_proto::{ConnectionError, Event, StreamEvent, VarInt};
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -39,8 +40,8 @@ pub struct Driver {
     shared: Arc<ConnectionShared>,
     /// Held until the last bytes are sent.
     guard: Option<TaskGuard>,
-    /// Whether the endpoint counts a handshake.
-    is_counted: bool,
+    /// The peer's address of the handshake that the endpoint counts.
+    counted: Option<IpAddr>,
     timer: Timer,
     /// When `timer` fires.
     due: Option<Instant>,
@@ -65,13 +66,13 @@ enum Sent {
 type Woken = SmallVec<[Waker; 3]>;
 
 impl Driver {
-    /// Creates the task.
-    pub fn new(shared: Arc<ConnectionShared>, guard: TaskGuard) -> Self {
+    /// Creates the task. The endpoint counts a handshake with `counted`.
+    pub fn new(shared: Arc<ConnectionShared>, guard: TaskGuard, counted: Option<IpAddr>) -> Self {
         let is_server = shared.choice.is_some();
         Self {
             path: Mover::new(!is_server),
             shared,
-            is_counted: is_server,
+            counted,
             guard: Some(guard),
             timer: Timer::never(),
             due: None,
@@ -127,8 +128,8 @@ impl Driver {
     }
 
     fn end_handshake(&mut self) {
-        if std::mem::take(&mut self.is_counted) {
-            self.shared.endpoint.handshake_ended();
+        if let Some(peer) = self.counted.take() {
+            self.shared.endpoint.handshake_ended(peer);
         }
     }
 
@@ -204,7 +205,7 @@ impl Drop for Driver {
         let users = state.take_users();
         drop(state);
         users.into_iter().for_each(Waker::wake);
-        self.shared.endpoint.remove(self.shared.handle);
+        self.shared.endpoint.remove(&self.shared);
     }
 }
 

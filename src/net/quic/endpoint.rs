@@ -5,6 +5,7 @@ use super::connection::wait;
 use super::connection::{Connection, ConnectionShared};
 use super::driver::Driver;
 use super::link::{PacketLink, PacketRoutes};
+use super::pending::PendingHandshakes;
 use super::setup;
 use super::socket::{OutgoingDatagrams, QuicSocket};
 #[cfg(feature = "client")]
@@ -35,9 +36,13 @@ const MAX_RECEIVES_IN_A_ROW: u32 = 4;
 const ERROR_PAUSE: Duration = Duration::from_millis(10);
 /// Number of pending handshakes from which on clients have to prove their address first (RFC 9000, section
 /// 8.1.2): an address that is invented cannot.
-const RETRY_FROM: usize = 32;
+const RETRY_FROM: u32 = 32;
 /// Maximum number of pending handshakes; further ones are ignored.
-const MAX_HANDSHAKES: usize = 256;
+const MAX_HANDSHAKES: u32 = 256;
+/// Numbers like [`RETRY_FROM`] and [`MAX_HANDSHAKES`], of one network: clients of the others can connect meanwhile, and
+/// so can those behind an address that others invent.
+const NETWORK_RETRY_FROM: u32 = 8;
+const MAX_NETWORK_HANDSHAKES: u32 = 16;
 
 /// A handle of an endpoint, for its connections.
 pub type EndpointHandle = Arc<EndpointShared>;
@@ -50,6 +55,9 @@ pub struct EndpointShared {
     stop: Shutdown,
     /// Ends the task that receives from the current socket.
     moved: Mutex<Shutdown>,
+    /// Ends the task that keeps this endpoint for the packets of another process.
+    #[cfg(feature = "server")]
+    let_go: Shutdown,
 }
 
 /// The state of an endpoint.
@@ -57,8 +65,8 @@ struct EndpointState {
     proto: quinn_proto::Endpoint,
     connections: HashMap<usize, Arc<ConnectionShared>>,
     attempts: VecDeque<Incoming>,
-    /// Number of accepted connections whose handshake is not complete.
-    handshakes: usize,
+    /// The attempts, and the accepted connections whose handshake is not complete.
+    handshakes: PendingHandshakes,
     /// The task that accepts.
     accepting: Option<Waker>,
     /// Whether attempts of clients are accepted.
@@ -88,7 +96,7 @@ impl EndpointShared {
             proto: quinn_proto::Endpoint::new(config, server, true, None),
             connections: HashMap::default(),
             attempts: VecDeque::new(),
-            handshakes: 0,
+            handshakes: PendingHandshakes::default(),
             accepting: None,
             is_open,
             routes: PacketRoutes::new(key, parent),
@@ -100,6 +108,8 @@ impl EndpointShared {
             state: Mutex::new(state),
             stop: Shutdown::default(),
             moved: Mutex::default(),
+            #[cfg(feature = "server")]
+            let_go: Shutdown::default(),
         });
         net::spawn(shared.receiver());
         Ok(shared)
@@ -240,7 +250,7 @@ impl EndpointShared {
         ));
         state.connections.insert(handle.0, shared.clone());
         drop(state);
-        net::spawn(Driver::new(shared.clone(), guard));
+        net::spawn(Driver::new(shared.clone(), guard, None));
         net::spawn(self.follow(&shared, to));
         Ok(Connection::new(shared))
     }
@@ -281,8 +291,14 @@ impl EndpointShared {
     }
 
     /// Removes a connection that has ended.
-    pub fn remove(&self, handle: ConnectionHandle) {
-        let removed = self.lock().connections.remove(&handle.0);
+    pub fn remove(&self, connection: &Arc<ConnectionShared>) {
+        let mut state = self.lock();
+        let at = connection.handle.0;
+        let known = state.connections.get(&at);
+        // The number may be another connection's by now.
+        let is_it = known.is_some_and(|known| Arc::ptr_eq(known, connection));
+        let removed = is_it.then(|| state.connections.remove(&at));
+        drop(state);
         drop(removed);
     }
 
@@ -293,17 +309,20 @@ impl EndpointShared {
         state.links = state.links.saturating_add(1);
     }
 
-    /// Notes that this process has ended, or that it has not taken over.
+    /// Notes that this process has ended, or that it has not taken over. If there is no other one, this one receives
+    /// again.
     #[cfg(feature = "server")]
     pub fn link_ends(&self) {
         let mut state = self.lock();
         state.links = state.links.saturating_sub(1);
+        if state.links == 0 {
+            self.socket().go_on_receiving();
+        }
     }
 
-    /// Notes that the handshake of an accepted connection has ended.
-    pub fn handshake_ended(&self) {
-        let mut state = self.lock();
-        state.handshakes = state.handshakes.saturating_sub(1);
+    /// Notes that a handshake with a peer of this address, which was pending, has ended.
+    pub fn handshake_ended(&self, peer: IpAddr) {
+        self.lock().handshakes.end(peer);
     }
 }
 
@@ -311,27 +330,36 @@ impl Drop for EndpointShared {
     fn drop(&mut self) {
         self.stop.trigger();
         // The protocol warns of attempts that are dropped without an answer.
-        let state = &mut *self.state.lock();
-        for attempt in state.attempts.drain(..) {
-            state.proto.ignore(attempt);
-        }
+        self.lock().ignore_attempts();
     }
 }
 
 impl EndpointState {
     /// Queues the attempt of a client, has it prove its address first, or ignores it.
     fn attempt(&mut self, incoming: Incoming, answers: &mut Answers) {
-        let pending = self.attempts.len().saturating_add(self.handshakes);
-        if !self.is_open || pending >= MAX_HANDSHAKES {
+        let peer = incoming.remote_address().ip();
+        let (all, of_network) = (self.handshakes.all, self.handshakes.of_network(peer));
+        let is_full = all >= MAX_HANDSHAKES || of_network >= MAX_NETWORK_HANDSHAKES;
+        let is_busy = all >= RETRY_FROM || of_network >= NETWORK_RETRY_FROM;
+        if !self.is_open || is_full {
             self.proto.ignore(incoming);
-        } else if pending >= RETRY_FROM && !incoming.remote_address_validated() {
+        } else if is_busy && !incoming.remote_address_validated() {
             let mut answer = Vec::new();
             match self.proto.retry(incoming, &mut answer) {
                 Ok(transmit) => answers.push((transmit, answer)),
                 Err(e) => self.proto.ignore(e.into_incoming()),
             }
         } else {
+            self.handshakes.begin(peer);
             self.attempts.push_back(incoming);
+        }
+    }
+
+    /// Ignores all attempts that nobody has taken.
+    fn ignore_attempts(&mut self) {
+        for attempt in self.attempts.drain(..) {
+            self.handshakes.end(attempt.remote_address().ip());
+            self.proto.ignore(attempt);
         }
     }
 }
@@ -379,11 +407,35 @@ impl Attempt {
 
     /// Refuses the attempt.
     pub fn refuse(mut self) {
-        if let Some(incoming) = self.incoming.take() {
+        if let Some(incoming) = self.take() {
             let mut bytes = Vec::new();
             let transmit = self.endpoint.lock().proto.refuse(incoming, &mut bytes);
             answer(&self.endpoint.socket(), &transmit, &bytes);
         }
+    }
+
+    /// Has the client prove its address. Ignores it if it has done so.
+    pub fn demand_proof(mut self) {
+        let Some(incoming) = self.take() else {
+            return;
+        };
+        let mut bytes = Vec::new();
+        let mut state = self.endpoint.lock();
+        match state.proto.retry(incoming, &mut bytes) {
+            Ok(transmit) => {
+                drop(state);
+                answer(&self.endpoint.socket(), &transmit, &bytes);
+            }
+            Err(e) => state.proto.ignore(e.into_incoming()),
+        }
+    }
+
+    /// Takes the attempt, whose handshake will not begin.
+    fn take(&mut self) -> Option<Incoming> {
+        let incoming = self.incoming.take()?;
+        let peer = incoming.remote_address().ip();
+        self.endpoint.handshake_ended(peer);
+        Some(incoming)
     }
 
     /// Begins the handshake when its turn has come. The guard is held until the last bytes of the connection are sent.
@@ -392,6 +444,7 @@ impl Attempt {
         costly_step().await;
         let gone = || io::Error::from(io::ErrorKind::ConnectionAborted);
         let incoming = self.incoming.take().ok_or_else(gone)?;
+        let peer = incoming.remote_address().ip();
         let (config, choice) = setup.for_connection();
         let (now, mut bytes) = (clock::now(), Vec::new());
         let mut state = self.endpoint.lock();
@@ -407,12 +460,12 @@ impl Attempt {
                     now,
                 ));
                 state.connections.insert(handle.0, shared.clone());
-                state.handshakes = state.handshakes.saturating_add(1);
                 drop(state);
-                net::spawn(Driver::new(shared.clone(), guard));
+                net::spawn(Driver::new(shared.clone(), guard, Some(peer)));
                 Ok(Connection::new(shared))
             }
             Err(e) => {
+                state.handshakes.end(peer);
                 drop(state);
                 if let Some(transmit) = &e.response {
                     answer(&self.endpoint.socket(), transmit, &bytes);
@@ -426,7 +479,7 @@ impl Attempt {
 #[cfg(feature = "server")]
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Some(incoming) = self.incoming.take() {
+        if let Some(incoming) = self.take() {
             self.endpoint.lock().proto.ignore(incoming);
         }
     }
@@ -437,15 +490,26 @@ impl Endpoint {
     /// Creates an endpoint that takes connections.
     ///
     /// Its connection IDs are recognized by `key`. `parent` is the link to the process that had the socket before and
-    /// still has connections.
+    /// still has connections. If a third process takes over, this one is still between the two: the guard is held until
+    /// the connections of the first one have ended.
     pub fn start(
         socket: QuicSocket,
         key: u64,
         setup: &ServerSetup,
-        parent: Option<PacketLink>,
+        parent: Option<(PacketLink, TaskGuard)>,
     ) -> io::Result<Self> {
         let config = Some(setup.for_endpoint());
-        EndpointShared::start(socket, key, config, parent).map(Self)
+        let (parent, guard) = parent.unzip();
+        let end = parent.as_ref().map(PacketLink::end);
+        let endpoint = EndpointShared::start(socket, key, config, parent)?;
+        if let Some(end) = end {
+            let kept = endpoint.clone();
+            net::spawn(async move {
+                kept.let_go.or(end).await;
+                drop((kept, guard));
+            });
+        }
+        Ok(Self(endpoint))
     }
 
     /// Returns the end of a link for a process that takes over the socket. When this endpoint is dropped
@@ -489,9 +553,10 @@ impl Drop for Endpoint {
         state.is_open = false;
         if state.links > 0 {
             self.0.socket().stop_receiving();
+        } else {
+            // The process that had the socket before receives by itself once this one has ended.
+            self.0.let_go.trigger();
         }
-        for attempt in state.attempts.drain(..) {
-            state.proto.ignore(attempt);
-        }
+        state.ignore_attempts();
     }
 }

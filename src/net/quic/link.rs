@@ -20,7 +20,7 @@ const ADDRESSES: usize = 16 + 2 + 4 + 16;
 
 /// The link to the process that had an endpoint's socket before, and whose connections are still running.
 pub struct PacketLink {
-    to: OwnedFd,
+    to: Arc<PollSource<OwnedFd>>,
     theirs: HashedConnectionIdGenerator,
 }
 
@@ -36,9 +36,20 @@ impl PacketLink {
     pub fn new(socket: OwnedFd, key: u64) -> io::Result<Self> {
         kernel::set_nonblocking(&socket)?;
         Ok(Self {
-            to: socket,
+            to: Arc::new(PollSource::new(socket, &[Interest::Read])?),
             theirs: setup::generator(key),
         })
+    }
+
+    /// Returns what waits until the other process has closed its end: it has no more connections then.
+    #[cfg(feature = "server")]
+    pub fn end(&self) -> impl std::future::Future<Output = ()> + Send + 'static {
+        let to = self.to.clone();
+        async move {
+            // No packets come this way.
+            let call = |to: &OwnedFd| kernel::receive_packet(to, 1);
+            while to.call(Interest::Read, call).await.is_ok() {}
+        }
     }
 }
 
@@ -66,7 +77,7 @@ impl PacketRoutes {
             return false;
         }
         let bytes = encode(from, to, packet);
-        match kernel::send_packet(&parent.to, &bytes, None) {
+        match kernel::send_packet(parent.to.get_ref(), &bytes, None) {
             Ok(()) => {}
             // The packet is lost, as a network may lose it.
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}

@@ -18,6 +18,7 @@ pub(crate) mod link;
 mod mover;
 #[cfg(feature = "client")]
 mod path;
+mod pending;
 pub(crate) mod setup;
 mod socket;
 #[cfg(feature = "client")]

@@ -145,6 +145,15 @@ impl QuicSocket {
         self.is_left.store(true, Ordering::SeqCst);
     }
 
+    /// Receives again after [`QuicSocket::stop_receiving`].
+    #[cfg(feature = "server")]
+    pub fn go_on_receiving(&self) {
+        self.is_left.store(false, Ordering::SeqCst);
+        if let Some(receiver) = &self.writers.lock().receiver {
+            receiver.wake_by_ref();
+        }
+    }
+
     /// Waits for datagrams and passes those of one peer to `take`.
     pub fn poll_receive(
         &self,

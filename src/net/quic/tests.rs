@@ -241,6 +241,7 @@ fn a_process_that_takes_over_passes_on_the_packets_of_the_others_connections() {
             .unwrap();
         let socket = QuicSocket::adopt(socket).unwrap();
         let parent = super::PacketLink::new(theirs, 1).unwrap();
+        let parent = (parent, ends.connections.begin());
         let child = Endpoint::start(socket, 2, &ends.setup, Some(parent)).unwrap();
         let Ends {
             endpoint,
