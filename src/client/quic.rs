@@ -27,6 +27,13 @@ pub async fn reach(
     let connecting = connect(&remote.host, remote.port, &setup, guard, patience);
     connecting.await.map_err(|e| match e.kind() {
         io::ErrorKind::InvalidData => ConnectFailure::Tls(e),
+        io::ErrorKind::TimedOut => {
+            let text = format!(
+                "{e} (set quicAddr at the server, and open UDP port {} in firewalls)",
+                remote.port
+            );
+            ConnectFailure::Unreachable(io::Error::new(e.kind(), text))
+        }
         _ => ConnectFailure::Unreachable(e),
     })
 }

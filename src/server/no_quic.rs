@@ -37,4 +37,7 @@ impl Quic {
 }
 
 /// Does nothing: no connection comes over QUIC.
+pub fn raise_window(_: &Conn) {}
+
+/// Does nothing: no connection comes over QUIC.
 pub async fn answer_probe(_: &Conn) {}

@@ -10,7 +10,10 @@ use super::state::ServerState;
 use crate::config::{self, ListenAddr, Secret};
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::keys::Fingerprint;
-use crate::net::quic::{Attempt, Connection, Endpoint, PacketLink, QuicSocket, ServerSetup};
+use crate::net::quic::{
+    link, Attempt, ClosedEndpoint, Connection, Endpoint, EndpointHandle, PacketLink, QuicSocket,
+    ServerSetup,
+};
 use crate::net::tls::{fill_random, QuicIdentity, ServerIdentity};
 use crate::net::{self, timeout_at, Conn, Shutdown};
 use crate::sync::Mutex;
@@ -28,6 +31,8 @@ const END_OF_PROBE: &[u8] = &[0xFF];
 #[derive(Default)]
 pub struct Quic {
     open: Option<OpenQuic>,
+    /// Endpoints that were closed, some of which still have connections.
+    closed: Vec<ClosedQuic>,
     /// The certificate that the server has made for it, if it has no `stateDir` to keep one.
     made: Option<MadeCert>,
     /// The fingerprint of its key.
@@ -45,8 +50,23 @@ struct PlannedQuic {
     setup: ServerSetup,
     made: Option<MadeCert>,
     fingerprint: Fingerprint,
-    /// The socket, and the link to the process that had it; `None` if it is open already.
-    socket: Option<(QuicSocket, Option<PacketLink>)>,
+    /// `None` if it is open already.
+    source: Option<QuicSource>,
+}
+
+/// Where a listener for QUIC has its socket from.
+enum QuicSource {
+    /// The socket, and the link to the process that had it.
+    Socket(QuicSocket, Option<PacketLink>),
+    /// An endpoint of this process that was closed, and the key of its connection IDs.
+    Closed(EndpointHandle, [u8; 8]),
+}
+
+/// An endpoint that was closed, as [`OpenQuic`].
+struct ClosedQuic {
+    endpoint: ClosedEndpoint,
+    key: [u8; 8],
+    addr: ListenAddr,
 }
 
 #[derive(Clone)]
@@ -90,16 +110,19 @@ impl QuicPlan {
         let identity = QuicIdentity::new(identity)?;
         let setup = ServerSetup::new(&identity, config.bbr)?;
         let open = now.and_then(|now| now.open.as_ref());
-        let socket = match open.filter(|open| open.addr == *addr) {
+        let source = match open.filter(|open| open.addr == *addr) {
             Some(_) => None,
-            None => Some(socket(addr, file, inherited)?),
+            None => Some(match now.and_then(|now| now.closed_at(addr)) {
+                Some(closed) => closed,
+                None => socket(addr, file, inherited)?,
+            }),
         };
         Ok(Self(Some(PlannedQuic {
             addr: addr.clone(),
             setup,
             made,
             fingerprint: identity.fingerprint(),
-            socket,
+            source,
         })))
     }
 }
@@ -109,16 +132,16 @@ fn socket(
     addr: &ListenAddr,
     file: &Option<PathBuf>,
     inherited: &mut Inherited,
-) -> io::Result<(QuicSocket, Option<PacketLink>)> {
+) -> io::Result<QuicSource> {
     let theirs = inherited.quic(file, addr).map(QuicSocket::adopt);
     if let Some(Ok(socket)) = theirs {
         let link = inherited.quic_link(file, addr);
         let link = link.map(|(socket, key)| PacketLink::new(socket, u64::from_be_bytes(key)));
-        return Ok((socket, link.transpose()?));
+        return Ok(QuicSource::Socket(socket, link.transpose()?));
     }
     let socket = QuicSocket::bind(addr.host.as_deref(), addr.port);
     let socket = socket.map_err(|e| listeners::listen_error("quicAddr", addr, &e))?;
-    Ok((socket, None))
+    Ok(QuicSource::Socket(socket, None))
 }
 
 impl Quic {
@@ -127,7 +150,7 @@ impl Quic {
         let before = self.open.take();
         let Some(plan) = plan.0 else {
             (self.made, self.fingerprint) = (None, None);
-            before.iter().for_each(OpenQuic::close);
+            self.close(before);
             return Ok(());
         };
         self.made = plan.made;
@@ -139,7 +162,7 @@ impl Quic {
                 plan.fingerprint
             );
         }
-        let Some((socket, parent)) = plan.socket else {
+        let Some(source) = plan.source else {
             if let Some(open) = before {
                 open.endpoint.set(&plan.setup);
                 *open.setup.lock() = plan.setup;
@@ -147,13 +170,21 @@ impl Quic {
             }
             return Ok(());
         };
-        before.iter().for_each(OpenQuic::close);
-        let mut key = [0; 8];
-        fill_random(&mut key)?;
-        let id_key = u64::from_be_bytes(key);
-        let parent = parent.map(|link| (link, state.serving.begin()));
+        self.close(before);
+        let (endpoint, key) = match source {
+            QuicSource::Socket(socket, parent) => {
+                let mut key = [0; 8];
+                fill_random(&mut key)?;
+                let id_key = u64::from_be_bytes(key);
+                let parent = parent.map(|link| (link, state.serving.begin()));
+                let endpoint = Endpoint::start(socket, id_key, &plan.setup, parent)?;
+                (endpoint, key)
+            }
+            QuicSource::Closed(endpoint, key) => (Endpoint::reopen(endpoint, &plan.setup), key),
+        };
+        self.closed.retain(|closed| closed.addr != plan.addr);
         let open = OpenQuic {
-            endpoint: Arc::new(Endpoint::start(socket, id_key, &plan.setup, parent)?),
+            endpoint: Arc::new(endpoint),
             setup: Arc::new(Mutex::new(plan.setup)),
             key,
             stop: Shutdown::default(),
@@ -169,21 +200,24 @@ impl Quic {
 
     /// Returns what to hand over to the child process.
     pub fn share(&self) -> Vec<Outgoing> {
-        let Some(open) = &self.open else {
-            return Vec::new();
-        };
-        let addr = open.addr.to_string();
+        let closed = self.closed.iter();
+        let closed = closed.filter_map(|it| Some((it.endpoint.get()?, it.key, &it.addr)));
+        let open = self.open.iter();
+        let open = open.map(|it| (it.endpoint.handle(), it.key, &it.addr));
         let mut items: Vec<Outgoing> = Vec::new();
-        match open.endpoint.link() {
-            Ok(link) => {
-                let (addr, key) = (addr.clone(), open.key);
-                items.push((Item::QuicLink { addr, key }, Some(Arc::new(link))));
+        for (endpoint, key, addr) in open.chain(closed) {
+            let addr = addr.to_string();
+            match link(&endpoint) {
+                Ok(link) => {
+                    let addr = addr.clone();
+                    items.push((Item::QuicLink { addr, key }, Some(Arc::new(link))));
+                }
+                Err(e) => log::warn!(
+                    "tunnels over QUIC will be lost when the new process takes over: {e}"
+                ),
             }
-            Err(e) => {
-                log::warn!("tunnels over QUIC will be lost when the new process takes over: {e}");
-            }
+            items.push((Item::Quic { addr }, Some(endpoint.socket())));
         }
-        items.push((Item::Quic { addr }, Some(open.endpoint.socket())));
         if let Some((cert, key)) = self.made.clone() {
             items.push((Item::QuicCert { cert, key }, None));
         }
@@ -191,11 +225,26 @@ impl Quic {
     }
 }
 
-impl OpenQuic {
-    fn close(&self) {
-        self.stop.trigger();
-        let addr = self.endpoint.socket().addr();
+impl Quic {
+    /// Returns the endpoint that was closed at this address and still has its socket.
+    fn closed_at(&self, addr: &ListenAddr) -> Option<QuicSource> {
+        let mut closed = self.closed.iter().filter(|closed| closed.addr == *addr);
+        closed.find_map(|closed| Some(QuicSource::Closed(closed.endpoint.get()?, closed.key)))
+    }
+
+    fn close(&mut self, before: Option<OpenQuic>) {
+        self.closed.retain(|closed| closed.endpoint.get().is_some());
+        let Some(open) = before else {
+            return;
+        };
+        open.stop.trigger();
+        let addr = open.endpoint.socket().addr();
         log::info!("accepting QUIC ended addr={addr}");
+        self.closed.push(ClosedQuic {
+            endpoint: open.endpoint.close(),
+            key: open.key,
+            addr: open.addr,
+        });
     }
 }
 
@@ -243,6 +292,13 @@ async fn serve(state: Arc<ServerState>, connection: Connection, peer: SocketAddr
         Some(Ok(stream)) => sniff::serve_quic(incoming, Conn::from(stream)).await,
         Some(Err(e)) => log::debug!("{peer}: QUIC handshake: {e}"),
         None => log::debug!("{peer}: the QUIC handshake took too long"),
+    }
+}
+
+/// Lets a client that has logged in send more at once.
+pub fn raise_window(conn: &Conn) {
+    if let Conn::Quic(stream) = conn {
+        stream.raise_window();
     }
 }
 

@@ -20,6 +20,8 @@ const GARBAGE: usize = 100_000;
 const SPOOFED: usize = 600;
 /// Maximum memory of an attack at the server, in KiB: 256 handshakes of 24 KiB, and buffers.
 const MOST_KIB: usize = 12 * 1024;
+/// Maximum number of handshakes that are pending with an address that is not proved, twice: they may end meanwhile.
+const MOST_OF_ADDRESS: usize = 16;
 /// Length of a client's first packet (RFC 9000, section 14.1).
 const INITIAL: usize = 1200;
 
@@ -214,6 +216,13 @@ fn connections_from_invented_addresses_cost_little_and_are_not_answered_with_mor
         retries,
     );
     assert!(retries > SPOOFED / 2, "{retries} of {SPOOFED}");
+    let begun = (sources.iter()).filter(|it| it.received > 0 && !it.is_retried);
+    assert_at_most(
+        "handshakes that an invented address begins",
+        MOST_OF_ADDRESS,
+        begun.count(),
+        "handshakes",
+    );
 }
 
 #[test]

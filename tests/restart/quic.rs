@@ -2,8 +2,9 @@
 
 use crate::common::gt::{client, quic_tunnel, server};
 use crate::common::samples::Random;
+use crate::common::scratch::Scratch;
 use crate::common::service::{self, assert_echo};
-use crate::common::visitor::{connect, read};
+use crate::common::visitor::{connect, get, read};
 use crate::common::{eventually, ports::free_port};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -92,6 +93,49 @@ fn the_certificate_that_a_server_has_made_survives_a_restart() {
         &mut connect(SocketAddr::from(([127, 0, 0, 1], port))),
         b"new",
     );
+    new.signal("TERM");
+    new.wait_for_end();
+}
+
+#[test]
+fn a_listener_for_quic_comes_back_by_a_reload_and_by_a_restart_while_a_tunnel_over_it_lives() {
+    let scratch = Scratch::new();
+    let write = |more: &str| {
+        let text = format!(
+            "users: {{id1: {{secret: secret1}}, id2: {{secret: secret2}}}}\n\
+             options: {{addr: \"127.0.0.1:0\"{more}}}\n"
+        );
+        scratch.file("server.yaml", text)
+    };
+    let (with, without) = (", quicAddr: \"127.0.0.1:0\"", "");
+    let mut server = server(&format!("-config {}", write(with).display()));
+    let (addr, quic) = (server.addr(), server.quic_addr());
+    let http = service::http(0, "here");
+    let client_of = |id: &str| {
+        client(&format!(
+            "-remote quic://{quic} -remoteCertInsecure -id id{id} -secret secret{id} \
+             -local http://{}",
+            http.addr
+        ))
+    };
+    let mut first = client_of("1");
+    first.wait_for_tunnel();
+    write(without);
+    server.reload();
+    assert_eq!(get(addr, "id1.a", "/").text(), "here / id1.a");
+    write(with);
+    server.reload();
+    let mut second = client_of("2");
+    second.wait_for_tunnel();
+    write(without);
+    server.reload();
+    write(with);
+    let new = server.restart();
+    first.wait_for_tunnels(2);
+    second.wait_for_tunnels(2);
+    assert_eq!(get(addr, "id1.a", "/").text(), "here / id1.a");
+    assert_eq!(get(addr, "id2.a", "/").text(), "here / id2.a");
+    assert_eq!(server.exit().code(), Some(0));
     new.signal("TERM");
     new.wait_for_end();
 }

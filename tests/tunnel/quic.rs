@@ -97,3 +97,11 @@ fn a_tunnel_over_quic_ends_with_its_client_and_with_its_server() {
     assert_eq!(server.stop(), Some(0));
     client.wait_for_closed(1);
 }
+
+#[test]
+fn a_limit_of_one_connection_of_an_address_allows_a_tunnel_over_quic() {
+    let echo = service::echo();
+    // It waits for the tunnel.
+    let (mut server, ..) = quic_tunnel(echo.addr, "-addressConnections 1", "");
+    assert_eq!(server.stop(), Some(0));
+}

@@ -5,11 +5,14 @@ use super::endpoint::EndpointShared;
 use super::setup::ClientSetup;
 use super::socket::QuicSocket;
 use crate::net::runtime::costly_step;
-use crate::net::{dial, Conn, TaskGuard};
+use crate::net::{dial, timeout, Conn, TaskGuard};
 use quinn_proto::ConnectError;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
+
+/// Time that a server has to answer at one address: less than its 15 s for a handshake, and more than any line takes.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to `host`, whose certificate must be for that name, within `timeout`, and opens the stream. The
 /// addresses of a name are tried in parallel (RFC 8305). Each attempt holds a guard of `guard` until its last
@@ -56,6 +59,14 @@ async fn connect_to(
             e => io::Error::other(e),
         })?;
     let connection: Connection = connection;
-    connection.established().await.map_err(named)?;
+    let established = timeout(HANDSHAKE_TIMEOUT, connection.established()).await;
+    established
+        .unwrap_or_else(|| Err(silent()))
+        .map_err(named)?;
     Ok(Conn::from(connection.open_stream().map_err(named)?))
+}
+
+fn silent() -> io::Error {
+    let text = format!("no answer within {HANDSHAKE_TIMEOUT:?}");
+    io::Error::new(io::ErrorKind::TimedOut, text)
 }

@@ -25,10 +25,15 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+#[cfg(feature = "server")]
+use std::sync::{
+    atomic::{AtomicBool, Ordering},
+    Weak,
+};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 #[cfg(feature = "server")]
-use {super::setup::ServerSetup, std::io, std::os::fd::OwnedFd, std::task::Poll};
+use {super::setup::ServerSetup, std::io, std::task::Poll};
 
 /// Calls that receive datagrams in a row before other tasks run.
 const MAX_RECEIVES_IN_A_ROW: u32 = 4;
@@ -381,9 +386,17 @@ pub fn outgoing(transmit: &Transmit) -> OutgoingDatagrams {
     }
 }
 
-/// An endpoint of a server. Once it is dropped, no further connections are accepted; existing ones go on.
+/// An endpoint of a server. Once it is closed or dropped, no further connections are accepted; existing ones go on.
 #[cfg(feature = "server")]
-pub struct Endpoint(EndpointHandle);
+pub struct Endpoint {
+    shared: EndpointHandle,
+    is_closed: AtomicBool,
+}
+
+/// An endpoint that was closed, and has its socket for as long as it has connections. When this is dropped
+/// while another process has its end of a link, only that process receives from the socket.
+#[cfg(feature = "server")]
+pub struct ClosedEndpoint(Weak<EndpointShared>);
 
 /// The attempt of a client to connect. Dropped, it is ignored.
 #[cfg(feature = "server")]
@@ -509,19 +522,48 @@ impl Endpoint {
                 drop((kept, guard));
             });
         }
-        Ok(Self(endpoint))
+        Ok(Self::of(endpoint))
     }
 
-    /// Returns the end of a link for a process that takes over the socket. When this endpoint is dropped
-    /// while that process has its end, only it receives from the socket.
-    pub fn link(&self) -> io::Result<OwnedFd> {
-        super::link::link(&self.0)
+    fn of(shared: EndpointHandle) -> Self {
+        Self {
+            shared,
+            is_closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Opens an endpoint that was closed.
+    pub fn reopen(shared: EndpointHandle, setup: &ServerSetup) -> Self {
+        let endpoint = Self::of(shared);
+        endpoint.set(setup);
+        endpoint.shared.lock().is_open = true;
+        endpoint
+    }
+
+    /// Closes this endpoint.
+    pub fn close(&self) -> ClosedEndpoint {
+        if !self.is_closed.swap(true, Ordering::SeqCst) {
+            let state = &mut *self.shared.lock();
+            state.is_open = false;
+            match state.links {
+                // The process that had the socket before receives by itself once this one has ended.
+                0 => self.shared.let_go.trigger(),
+                _ => self.shared.socket().stop_receiving(),
+            }
+            state.ignore_attempts();
+        }
+        ClosedEndpoint(Arc::downgrade(&self.shared))
+    }
+
+    /// Returns the endpoint, for [`link`](super::link()).
+    pub fn handle(&self) -> EndpointHandle {
+        self.shared.clone()
     }
 
     /// Waits for the next attempt of a client to connect.
     pub async fn attempt(&self) -> Attempt {
         let incoming = poll_fn(|cx| {
-            let mut state = self.0.lock();
+            let mut state = self.shared.lock();
             wait(&mut state.accepting, cx);
             match state.attempts.pop_front() {
                 Some(incoming) => Poll::Ready(incoming),
@@ -530,33 +572,47 @@ impl Endpoint {
         });
         Attempt {
             incoming: Some(incoming.await),
-            endpoint: self.0.clone(),
+            endpoint: self.shared.clone(),
         }
     }
 
     /// Changes the configuration of connections that come from now on.
     pub fn set(&self, setup: &ServerSetup) {
         let config = Some(setup.for_endpoint());
-        self.0.lock().proto.set_server_config(config);
+        self.shared.lock().proto.set_server_config(config);
     }
 
     /// Returns the socket.
     pub fn socket(&self) -> Arc<QuicSocket> {
-        self.0.socket()
+        self.shared.socket()
     }
 }
 
 #[cfg(feature = "server")]
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        let state = &mut *self.0.lock();
-        state.is_open = false;
-        if state.links > 0 {
-            self.0.socket().stop_receiving();
-        } else {
-            // The process that had the socket before receives by itself once this one has ended.
-            self.0.let_go.trigger();
+        self.close();
+    }
+}
+
+#[cfg(feature = "server")]
+impl ClosedEndpoint {
+    /// Returns the endpoint if it still has connections, for [`Endpoint::reopen`] or a process that takes over.
+    pub fn get(&self) -> Option<EndpointHandle> {
+        self.0.upgrade()
+    }
+}
+
+#[cfg(feature = "server")]
+impl Drop for ClosedEndpoint {
+    fn drop(&mut self) {
+        let Some(endpoint) = self.get() else {
+            return;
+        };
+        let state = endpoint.lock();
+        if !state.is_open && state.links > 0 {
+            endpoint.socket().stop_receiving();
         }
-        state.ignore_attempts();
+        drop(state);
     }
 }

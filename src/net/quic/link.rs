@@ -145,7 +145,8 @@ pub fn decode(bytes: &[u8]) -> Option<(SocketAddr, Option<IpAddr>, &[u8])> {
 }
 
 /// Creates a link, of which the returned end is for the process that takes over the socket of `endpoint`. The
-/// packets that come over it are the endpoint's until that process has closed its end.
+/// packets that come over it are the endpoint's until that process has closed its end. When the endpoint is
+/// closed before, only that process receives from the socket.
 #[cfg(feature = "server")]
 pub fn link(endpoint: &EndpointHandle) -> io::Result<OwnedFd> {
     let (here, there) = kernel::packet_pair()?;

@@ -30,9 +30,9 @@ pub use connect::connect;
 #[cfg(feature = "server")]
 pub use connection::Connection;
 #[cfg(feature = "server")]
-pub use endpoint::{Attempt, Endpoint};
+pub use endpoint::{Attempt, ClosedEndpoint, Endpoint, EndpointHandle};
 #[cfg(feature = "server")]
-pub use link::PacketLink;
+pub use link::{link, PacketLink};
 #[cfg(feature = "client")]
 pub use setup::ClientSetup;
 #[cfg(feature = "server")]

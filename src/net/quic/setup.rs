@@ -22,7 +22,9 @@ pub const BBR_PROTOCOL: &[u8] = b"default";
 
 /// Bytes of a stream that may have arrived and wait for their reader, most of them only because an earlier
 /// packet is lost: a line of 80 Mbit/s and 100 ms.
-const STREAM_WINDOW: u32 = 1024 * 1024;
+pub const STREAM_WINDOW: u32 = 1024 * 1024;
+/// Bytes like [`STREAM_WINDOW`] of a client that has not logged in: more than a hello has.
+const LOGIN_WINDOW: u32 = 32 * 1024;
 /// Maximum bytes that are sent and not acknowledged, or wait to be sent. See `driver::send_window`.
 pub const MAX_SEND_WINDOW: u64 = 2 * 1024 * 1024;
 /// Bytes of datagrams (RFC 9221) that wait in each direction.
@@ -64,11 +66,16 @@ fn transport(congestion: CongestionChoice, is_server: bool) -> TransportConfig {
     let idle = IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS));
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MAX_MTU);
+    // There is one stream, so either window limits it. This one can be raised.
+    let window = match is_server {
+        true => LOGIN_WINDOW,
+        false => STREAM_WINDOW,
+    };
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(u32::from(is_server)))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))
-        .receive_window(VarInt::from_u32(STREAM_WINDOW))
+        .receive_window(VarInt::from_u32(window))
         .send_window(MAX_SEND_WINDOW)
         .max_idle_timeout(Some(idle))
         .keep_alive_interval((!is_server).then_some(KEEP_ALIVE))

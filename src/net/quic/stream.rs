@@ -1,6 +1,7 @@
 //! The stream of a connection, with the interface of [`Conn`](crate::net::Conn).
 
 use super::connection::{wait, ConnectionShared, ConnectionState, CUT};
+
 use crate::keys::Binding;
 use crate::net::{clock, tls};
 use bytes::{Buf, Bytes};
@@ -11,7 +12,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 #[cfg(feature = "server")]
-use {super::connection::Phase, std::future::poll_fn};
+use {
+    super::connection::Phase, super::setup::STREAM_WINDOW, quinn_proto::VarInt,
+    std::future::poll_fn,
+};
 
 /// The bidirectional stream of a connection. Dropping it closes the connection, once all bytes that were
 /// written have arrived.
@@ -187,6 +191,15 @@ impl QuicStream {
     /// Returns the peer's address, which may change.
     pub fn peer_addr(&self) -> SocketAddr {
         self.shared.peer_addr()
+    }
+
+    /// Lets the peer, which has logged in, send more before it is read.
+    #[cfg(feature = "server")]
+    pub fn raise_window(&self) {
+        let mut state = self.shared.lock();
+        let window = VarInt::from_u32(STREAM_WINDOW);
+        state.proto.set_receive_window(window);
+        state.wake_driver();
     }
 
     /// Sends datagrams (RFC 9221) back, at most `most`, until one of them is `last`, or the connection ends.

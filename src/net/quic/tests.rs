@@ -210,6 +210,53 @@ fn a_connection_goes_on_from_another_socket() {
 }
 
 #[test]
+fn a_client_may_send_little_before_it_has_logged_in() {
+    block_on(async {
+        let ends = Ends::new();
+        let (client, server) = ends.pair().await;
+        let mut sent = 0;
+        while let Ok(count) = client.try_write(&[0; 1000]) {
+            sent += count;
+            assert!(sent <= 32 * 1024);
+        }
+        assert!(sent > 0);
+        let Conn::Quic(stream) = &server else {
+            panic!("not QUIC");
+        };
+        stream.raise_window();
+        client.write_all(&[0; 900_000]).await.unwrap();
+    });
+}
+
+#[test]
+fn an_endpoint_that_is_closed_opens_again_with_its_connections() {
+    block_on(async {
+        let ends = Ends::new();
+        let (client, server) = ends.pair().await;
+        let Ends {
+            endpoint,
+            setup,
+            connections,
+        } = ends;
+        let closed = endpoint.close();
+        let handle = closed.get().unwrap();
+        let ends = Ends {
+            endpoint: Endpoint::reopen(handle, &setup),
+            setup,
+            connections,
+        };
+        // The user of the closed one goes later.
+        drop((endpoint, closed));
+        let (other, its_server) = ends.pair().await;
+        for (client, server) in [(client, server), (other, its_server)] {
+            client.write_all(b"still").await.unwrap();
+            let mut got = [0; 5];
+            assert_eq!(server.read(&mut got).await.unwrap(), 5);
+        }
+    });
+}
+
+#[test]
 fn an_endpoint_that_is_dropped_serves_its_connections_on() {
     block_on(async {
         let ends = Ends::new();
@@ -234,7 +281,7 @@ fn a_process_that_takes_over_passes_on_the_packets_of_the_others_connections() {
         let ends = Ends::new();
         let (client, server) = ends.pair().await;
         // Both processes are this one.
-        let theirs = ends.endpoint.link().unwrap();
+        let theirs = super::link(&ends.endpoint.handle()).unwrap();
         let socket = ends.endpoint.socket();
         let socket = std::os::fd::AsFd::as_fd(&*socket)
             .try_clone_to_owned()

@@ -13,7 +13,7 @@ use super::registry::{client_key, needs_siblings, Login, Registration};
 use super::settings::Settings;
 use super::state::ServerState;
 use super::users::{Admission, Authenticator, Credentials, LoginProof, LoginVerdict};
-use super::{flows, ports, visitor};
+use super::{flows, ports, quic, visitor};
 use crate::handover::MovedTunnel;
 use crate::net::clock::Tick;
 use crate::net::kernel::OwnedFd;
@@ -183,6 +183,7 @@ async fn start(
     let handshake_guard = authenticated.is_ok().then_some(handshake_guard);
     match authenticated {
         Ok(authenticated) => {
+            quic::raise_window(&conn);
             if authenticated.admission.proof() == LoginProof::Known {
                 state.auth_lockout.succeeded(peer.ip());
             }
