@@ -172,8 +172,13 @@ fn a_client_that_sends_malformed_records_harms_no_one() {
         }
     });
     assert_ne!(second, stream);
-    first.extend(peer.gather(second, record(b"again").len() - first.len()));
-    assert_eq!(first, record(b"again"));
+    // Those that were sent again may come with it.
+    let again = record(b"again");
+    first.extend(peer.gather(second, again.len().saturating_sub(first.len())));
+    assert!(
+        first.chunks(again.len()).all(|each| each == again),
+        "{first:?}"
+    );
     peer.send(&[data(second, &record(b"right")), reset(second, 3)].concat());
     assert_eq!(visitor.receive(), b"right");
     assert_eq!(get(addr, "id2.h", "/").text(), "web / id2.h");
