@@ -90,19 +90,20 @@ impl Watch {
         self.datagrams = self
             .datagrams
             .saturating_add(received.try_into().unwrap_or(u32::MAX));
-        self.receives += u32::from(drained);
-        let holding = self
-            .rate
-            .as_ref()
-            .is_some_and(|rate| rate.interval.is_some());
-        let due = if holding { INTERVALS } else { RECEIVES };
         if !drained {
             return Change::Nothing;
         }
-        let Some(rate) = self.rate.as_mut().filter(|_| self.receives < due) else {
-            return self.look(now());
+        self.receives += 1;
+        let interval = self.rate.as_mut().and_then(|rate| rate.interval.as_mut());
+        let due = if interval.is_some() {
+            INTERVALS
+        } else {
+            RECEIVES
         };
-        if let Some(timer) = &mut rate.interval {
+        if self.receives >= due {
+            return self.look(now());
+        }
+        if let Some(timer) = interval {
             timer.set_after(INTERVAL);
         }
         Change::Nothing
@@ -260,5 +261,8 @@ mod tests {
     #[test]
     fn a_socket_with_few_datagrams_takes_little_memory() {
         assert!(std::mem::size_of::<Coalescing>() <= 24);
+        let (mut now, mut watch) = (clock::now(), Watch::default());
+        until_change(&mut watch, &mut now, Duration::ZERO, RECEIVES - 1);
+        assert!(watch.rate.is_none());
     }
 }
