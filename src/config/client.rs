@@ -4,14 +4,14 @@ mod health_check;
 mod host_prefix;
 mod local;
 mod options;
+#[cfg_attr(not(feature = "outbound"), path = "client/no_outbound.rs")]
+mod outbound;
 #[cfg_attr(not(feature = "password"), path = "client/no_password.rs")]
 mod password;
 #[cfg_attr(not(feature = "proxy"), path = "client/no_proxy.rs")]
 pub(crate) mod proxy;
 mod remote;
-mod remote_bind;
 mod remote_key;
-mod remote_proxy;
 mod servers;
 mod service;
 mod service_ports;
@@ -31,7 +31,7 @@ use super::layers::{without_p2p, Flag, Layers, OptionName, Options};
 use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::{check_length, secret_file, ConfigError, Role, RoleConfig, Secret, Url, Wire};
-use crate::net::{ProxyServer, Source};
+use crate::net::{LinkSource, ProxyServer};
 pub use health_check::{HealthCheck, HealthProbe};
 pub use local::{Local, Scheme};
 pub(super) use options::{ClientOptions, ServiceOptions};
@@ -103,7 +103,7 @@ pub struct Uplink {
     /// The proxy through which servers and the remoteAPI are reached; `None` for none.
     pub proxy: Option<ProxyServer>,
     /// Interfaces and source addresses that tunnels are spread over; empty if the system chooses.
-    pub sources: Vec<Source>,
+    pub sources: Vec<LinkSource>,
     /// URL of the API that returns the server's address.
     pub remote_api: Option<Url>,
     /// The keys of servers that the client trusts.

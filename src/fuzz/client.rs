@@ -11,7 +11,7 @@ use crate::client::request_edits::{ForwardedVisitor, RequestEdits};
 use crate::config::value::Scalar;
 use crate::config::{Local, Remote};
 use crate::net::http::percent;
-use crate::net::{ProxyServer, Source};
+use crate::net::{LinkSource, ProxyServer};
 use crate::wire::origin::{Transport, VisitorOrigin};
 use std::path::{Component, Path};
 
@@ -78,8 +78,8 @@ pub fn locals(data: &[u8]) {
         let again = ProxyServer::read(&shown).map(|again| again.to_string());
         assert_eq!(again, Ok(shown));
     }
-    if let Ok(source) = Source::read(text) {
-        assert_eq!(Source::read(&source.to_string()), Ok(source));
+    if let Ok(source) = LinkSource::read(text) {
+        assert_eq!(LinkSource::read(&source.to_string()), Ok(source));
     }
 }
 

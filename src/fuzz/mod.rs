@@ -14,7 +14,7 @@ mod ice;
 #[cfg(feature = "import")]
 mod import;
 mod net;
-#[cfg(feature = "client")]
+#[cfg(all(feature = "client", feature = "outbound"))]
 mod outbound;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod p2p;
@@ -52,7 +52,7 @@ pub use ice::ice_stun;
 #[cfg(feature = "import")]
 pub use import::import_files;
 pub use net::{datagrams, http_answer, http_requests};
-#[cfg(feature = "client")]
+#[cfg(all(feature = "client", feature = "outbound"))]
 pub use outbound::proxy_answers;
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use p2p::{resets, signaling};

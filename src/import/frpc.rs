@@ -242,7 +242,7 @@ fn way_out(source: &mut Source, options: &mut Vec<Setting>) {
         }
     }
     if let Some(Taken { text, leaf }) = source.text("transport.connectServerLocalIP") {
-        match net::Source::read(&text) {
+        match net::LinkSource::read(&text) {
             Ok(_) => options.push(Setting::text("remoteBind", text)),
             Err(_) => source.note(NoteKind::Lost, leaf, "remoteBind is an address"),
         }

@@ -1,7 +1,5 @@
 //! Dialling: connects to a host by name or address.
 
-#[cfg(feature = "client")]
-use super::outbound::{LinkUse, Links};
 use super::{kernel, resolve, Socket};
 use crate::net::{race, Timer};
 use futures_lite::future;
@@ -16,9 +14,9 @@ use std::time::Duration;
 
 /// Connection attempt delay (RFC 8305, section 5): the pause before the next address is tried
 /// while earlier ones have not answered.
-const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 /// Maximum number of addresses of one name that are tried.
-const MAX_ADDRESSES: usize = 16;
+pub(super) const MAX_ADDRESSES: usize = 16;
 
 /// A connection that is being opened.
 pub type Dialling<'a> = Pin<Box<dyn Future<Output = io::Result<Socket>> + Send + 'a>>;
@@ -44,23 +42,6 @@ pub async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<Socket
     dial_by(host, port, timeout, connect_first).await
 }
 
-/// Connects to `host` like [`dial`], over one of these links.
-#[cfg(feature = "client")]
-pub async fn dial_over(
-    links: &Links,
-    host: &str,
-    port: u16,
-    timeout: Duration,
-) -> io::Result<(Socket, LinkUse)> {
-    if links.is_empty() {
-        return Ok((dial(host, port, timeout).await?, LinkUse::default()));
-    }
-    dial_by(host, port, timeout, |addresses| {
-        connect_over(links, addresses)
-    })
-    .await
-}
-
 /// Connects to `host` like [`dial`], to each address by `attempt`.
 #[cfg(all(feature = "client", feature = "quic", not(feature = "sim")))]
 pub(super) async fn dial_with<T, F: Future<Output = io::Result<T>>>(
@@ -78,7 +59,7 @@ pub(super) async fn dial_with<T, F: Future<Output = io::Result<T>>>(
 }
 
 /// Looks up `host` and connects to its addresses by `connect`, within `timeout`.
-async fn dial_by<T, F: Future<Output = io::Result<T>>>(
+pub(super) async fn dial_by<T, F: Future<Output = io::Result<T>>>(
     host: &str,
     port: u16,
     timeout: Duration,
@@ -168,34 +149,7 @@ async fn connect_first(addresses: Vec<SocketAddr>) -> io::Result<Socket> {
     connected.ok_or_else(|| last_of(errors))
 }
 
-/// Connects to the first address that answers, over the first link that leads to it: every address is
-/// tried over all links before the next one.
-#[cfg(feature = "client")]
-async fn connect_over(links: &Links, addresses: Vec<SocketAddr>) -> io::Result<(Socket, LinkUse)> {
-    let routes = links.routes(&addresses, MAX_ADDRESSES);
-    let attempts = routes.list().iter().enumerate().map(|(at, route)| {
-        Box::pin(async move {
-            let source = route.source();
-            let connecting = async {
-                let (stream, is_connected) = kernel::connect_from(route.addr, source)?;
-                established(stream, is_connected).await
-            };
-            let socket: io::Result<Socket> = connecting.await;
-            let socket = socket.map_err(|e| {
-                let why = format!("connecting to {} from {source}: {e}", route.addr);
-                io::Error::new(e.kind(), why)
-            });
-            Ok((socket?, at))
-        })
-    });
-    let (connected, errors) = race(attempts, ATTEMPT_DELAY).await;
-    match connected {
-        Some((socket, at)) => Ok((socket, routes.settle(at))),
-        None => Err(last_of(errors)),
-    }
-}
-
-fn last_of(mut errors: Vec<io::Error>) -> io::Error {
+pub(super) fn last_of(mut errors: Vec<io::Error>) -> io::Error {
     let none = || io::Error::new(io::ErrorKind::NotFound, "no address to connect to");
     errors.pop().unwrap_or_else(none)
 }
@@ -210,7 +164,10 @@ async fn begin(addr: SocketAddr) -> io::Result<Socket> {
     established(stream, is_connected).await
 }
 
-async fn established(stream: kernel::TcpStream, is_connected: bool) -> io::Result<Socket> {
+pub(super) async fn established(
+    stream: kernel::TcpStream,
+    is_connected: bool,
+) -> io::Result<Socket> {
     match is_connected {
         true => Socket::new(stream, false),
         false => Socket::connecting(stream).await,

@@ -7,8 +7,8 @@
 pub use std::net::{TcpListener, TcpStream};
 pub use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-#[cfg(feature = "client")]
-use super::outbound::Source;
+#[cfg(all(feature = "client", feature = "outbound"))]
+use super::outbound::LinkSource;
 use crate::sync::Mutex;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
@@ -102,8 +102,8 @@ pub fn connect(addr: SocketAddr) -> io::Result<(TcpStream, bool)> {
 }
 
 /// Begins to connect like [`connect`], from this interface or address.
-#[cfg(feature = "client")]
-pub fn connect_from(addr: SocketAddr, source: &Source) -> io::Result<(TcpStream, bool)> {
+#[cfg(all(feature = "client", feature = "outbound"))]
+pub fn connect_from(addr: SocketAddr, source: &LinkSource) -> io::Result<(TcpStream, bool)> {
     begin_to_connect(addr, |socket| bind_to(socket, source))
 }
 
@@ -129,11 +129,11 @@ fn begin_to_connect(
 
 /// Lets a socket that is not connected yet send from this interface or address only. The error says what
 /// to do.
-#[cfg(feature = "client")]
-pub fn bind_to(socket: &RawSocket, source: &Source) -> io::Result<()> {
+#[cfg(all(feature = "client", feature = "outbound"))]
+pub fn bind_to(socket: &RawSocket, source: &LinkSource) -> io::Result<()> {
     match source {
-        Source::Interface(name) => bind_to_interface(socket, name),
-        Source::Address(ip) => {
+        LinkSource::Interface(name) => bind_to_interface(socket, name),
+        LinkSource::Address(ip) => {
             let addr = SocketAddr::from((*ip, 0));
             socket.bind(&addr.into())
         }
@@ -142,7 +142,11 @@ pub fn bind_to(socket: &RawSocket, source: &Source) -> io::Result<()> {
 
 /// Binds a socket to an interface (socket(7), `SO_BINDTODEVICE`): the kernel then takes a route over it, while an
 /// address of it would only change the source address of the packets.
-#[cfg(all(feature = "client", any(target_os = "linux", target_os = "android")))]
+#[cfg(all(
+    feature = "client",
+    feature = "outbound",
+    any(target_os = "linux", target_os = "android")
+))]
 fn bind_to_interface(socket: &RawSocket, name: &str) -> io::Result<()> {
     let bound = socket.bind_device(Some(name.as_bytes()));
     bound.map_err(|e| {
@@ -159,6 +163,7 @@ fn bind_to_interface(socket: &RawSocket, name: &str) -> io::Result<()> {
 
 #[cfg(all(
     feature = "client",
+    feature = "outbound",
     not(any(target_os = "linux", target_os = "android"))
 ))]
 fn bind_to_interface(_: &RawSocket, _: &str) -> io::Result<()> {

@@ -22,6 +22,7 @@ mod listen;
 mod netlink;
 mod network_of;
 #[cfg(feature = "client")]
+#[cfg_attr(not(feature = "outbound"), path = "no_outbound.rs")]
 pub(crate) mod outbound;
 #[cfg_attr(any(feature = "sim", not(feature = "quic")), path = "no_quic.rs")]
 pub(crate) mod quic;
@@ -80,7 +81,9 @@ pub use kernel::{accept_failures, random};
 pub use listen::{listen, Listener};
 pub use network_of::network_of;
 #[cfg(feature = "client")]
-pub use outbound::{Dialer, LinkUse, ProxyLogin, ProxyProtocol, ProxyServer, Source};
+pub use outbound::{Dialer, LinkSource, LinkUse, ProxyServer};
+#[cfg(all(feature = "client", feature = "outbound"))]
+pub use outbound::{ProxyLogin, ProxyProtocol};
 pub use race::race;
 pub use read_buf::with_read_buf;
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! What gt takes from the kernel, by this thread's world: the items of `net/kernel.rs`.
 
 use super::{process, world};
-use crate::net::Source;
+#[cfg(feature = "outbound")]
+use crate::net::LinkSource;
 use rustix::io::Errno;
 use std::any::Any;
 use std::fmt;
@@ -255,7 +256,8 @@ pub fn connect(addr: SocketAddr) -> io::Result<(TcpStream, bool)> {
 }
 
 /// A host of the world has one link.
-pub fn connect_from(addr: SocketAddr, _: &Source) -> io::Result<(TcpStream, bool)> {
+#[cfg(feature = "outbound")]
+pub fn connect_from(addr: SocketAddr, _: &LinkSource) -> io::Result<(TcpStream, bool)> {
     connect(addr)
 }
 

@@ -15,7 +15,7 @@ use super::webrtc::WebRtcLevel;
 use crate::config::layers::options;
 use crate::config::value::{Bounded, Value};
 use crate::config::{Domain, ListenAddr, Network, Secret, Url};
-use crate::net::{ProxyServer, Source};
+use crate::net::{LinkSource, ProxyServer};
 use crate::wire::proxy_protocol::ProxyVersion;
 
 options! {
@@ -37,7 +37,7 @@ options! {
         remote_api: Option<Url> => ("remoteAPI", "string"),
         /// the interface or the source address of tunnels, like eth1 or 192.0.2.7; may be given several
         /// times to spread tunnels over them
-        remote_bind: Vec<Source> => ("remoteBind", "value"),
+        remote_bind: Vec<LinkSource> => ("remoteBind", "value"),
         /// the certificate of a tls:// server, or of its authority, to trust; a PEM file
         remote_cert: Option<PathBuf> => ("remoteCert", "string"),
         /// accept any certificate; an attacker between the two ends can then read and change everything

@@ -14,28 +14,28 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Where a connection starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum LinkSource {
     /// An interface, by the kernel's name.
     Interface(String),
     /// An address of this machine.
     Address(IpAddr),
 }
 
-impl Source {
+impl LinkSource {
     /// Whether a connection to `addr` can start here.
     fn leads_to(&self, addr: &SocketAddr) -> bool {
         match self {
-            Source::Interface(_) => true,
-            Source::Address(ip) => ip.is_ipv6() == addr.is_ipv6(),
+            LinkSource::Interface(_) => true,
+            LinkSource::Address(ip) => ip.is_ipv6() == addr.is_ipv6(),
         }
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for LinkSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Source::Interface(name) => f.write_str(name),
-            Source::Address(ip) => ip.fmt(f),
+            LinkSource::Interface(name) => f.write_str(name),
+            LinkSource::Address(ip) => ip.fmt(f),
         }
     }
 }
@@ -46,7 +46,7 @@ pub struct Links(Vec<Arc<Link>>);
 
 /// A link, with its connections and its last failure.
 struct Link {
-    source: Source,
+    source: LinkSource,
     state: Mutex<LinkState>,
 }
 
@@ -152,7 +152,7 @@ pub struct LinkRoute {
 
 impl LinkRoute {
     /// Where a connection starts.
-    pub fn source(&self) -> &Source {
+    pub fn source(&self) -> &LinkSource {
         &self.link.source
     }
 }
@@ -165,7 +165,7 @@ pub struct LinkRoutes {
 
 impl Links {
     /// Creates links of which nothing is known yet.
-    pub fn new(sources: &[Source]) -> Self {
+    pub fn new(sources: &[LinkSource]) -> Self {
         let mut list: Vec<Arc<Link>> = Vec::new();
         for source in sources {
             if !list.iter().any(|link| link.source == *source) {
@@ -255,7 +255,10 @@ mod tests {
     use super::*;
 
     fn two() -> Links {
-        Links::new(&[Source::Interface("a".into()), Source::Interface("b".into())])
+        Links::new(&[
+            LinkSource::Interface("a".into()),
+            LinkSource::Interface("b".into()),
+        ])
     }
 
     fn addresses(number: u8) -> Vec<SocketAddr> {
@@ -325,9 +328,9 @@ mod tests {
     fn a_source_address_leads_to_addresses_of_its_family_only() {
         let six: IpAddr = "2001:db8::7".parse().unwrap();
         let links = Links::new(&[
-            Source::Address(six),
-            Source::Address([192, 0, 2, 7].into()),
-            Source::Address(six),
+            LinkSource::Address(six),
+            LinkSource::Address([192, 0, 2, 7].into()),
+            LinkSource::Address(six),
         ]);
         let server = [
             "[2001:db8::1]:80".parse().unwrap(),

@@ -2,6 +2,7 @@
 //! Not the tunnels in them.
 
 mod answer;
+mod dial;
 mod http_connect;
 mod links;
 mod proxy;
@@ -11,12 +12,12 @@ mod socks;
 pub(crate) use answer::ProxyAnswer;
 #[cfg(any(test, fuzzing))]
 pub(crate) use http_connect::parse as parse_connect_answer;
-pub use links::{LinkUse, Links, Source};
+pub use links::{LinkSource, LinkUse, Links};
 pub use proxy::{ProxyLogin, ProxyProtocol, ProxyServer};
 #[cfg(any(test, fuzzing))]
 pub(crate) use socks::{parse as parse_socks_answer, SocksStep};
 
-use super::{dial, Dial, Dialling, Socket};
+use super::{Dial, Dialling, Socket};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ impl Dialer {
     }
 
     /// Creates a dialer. Without `sources` the system chooses the link of a connection.
-    pub fn new(sources: &[Source], proxy: Option<ProxyServer>) -> Arc<Self> {
+    pub fn new(sources: &[LinkSource], proxy: Option<ProxyServer>) -> Arc<Self> {
         Arc::new(Self {
             links: Links::new(sources),
             proxy,
@@ -69,10 +70,10 @@ impl Dialer {
         timeout: Duration,
     ) -> io::Result<(Socket, LinkUse)> {
         let Some(proxy) = &self.proxy else {
-            return dial::dial_over(&self.links, host, port, timeout).await;
+            return dial::over(&self.links, host, port, timeout).await;
         };
         let near = |e: io::Error| io::Error::new(e.kind(), format!("the proxy {proxy}: {e}"));
-        let dialling = dial::dial_over(&self.links, &proxy.host, proxy.port, timeout);
+        let dialling = dial::over(&self.links, &proxy.host, proxy.port, timeout);
         let (mut socket, link) = dialling.await.map_err(near)?;
         match proxy.open(&mut socket, host, port, timeout).await {
             Ok(()) => Ok((socket, link)),

@@ -3,18 +3,18 @@
 use std::net::IpAddr;
 
 use crate::config::value::Scalar;
-use crate::net::Source;
+use crate::net::LinkSource;
 
 /// Maximum length in bytes of an interface's name (netdevice(7): `IFNAMSIZ` with its last zero).
 const MAX_NAME: usize = 15;
 
-impl Scalar for Source {
+impl Scalar for LinkSource {
     fn read(text: &str) -> Result<Self, String> {
         let bare = text.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
         if let Ok(address) = bare.unwrap_or(text).parse::<IpAddr>() {
             return match address.is_unspecified() || address.is_multicast() {
                 true => Err(format!("\"{text}\" is not an address of this machine.")),
-                false => Ok(Source::Address(address)),
+                false => Ok(LinkSource::Address(address)),
             };
         }
         let is_usual = |byte: u8| byte.is_ascii_graphic() && !b"/:[]".contains(&byte);
@@ -26,7 +26,7 @@ impl Scalar for Source {
                  192.0.2.7 or 2001:db8::7."
             ));
         }
-        Ok(Source::Interface(text.to_owned()))
+        Ok(LinkSource::Interface(text.to_owned()))
     }
 }
 
@@ -45,10 +45,10 @@ mod tests {
             ("2001:DB8::7", "2001:db8::7"),
             ("[2001:db8::7]", "2001:db8::7"),
         ] {
-            let source = Source::read(text).unwrap();
+            let source = LinkSource::read(text).unwrap();
             assert_eq!(source.to_string(), shown);
             assert_eq!(
-                matches!(source, Source::Address(_)),
+                matches!(source, LinkSource::Address(_)),
                 shown.parse::<IpAddr>().is_ok()
             );
         }
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn an_error_shows_how_to_write_where_tunnels_start() {
         assert_eq!(
-            Source::read("eth 1").unwrap_err(),
+            LinkSource::read("eth 1").unwrap_err(),
             "\"eth 1\" is neither an interface nor an address of this machine: write it like eth1, \
              192.0.2.7 or 2001:db8::7."
         );
@@ -72,7 +72,7 @@ mod tests {
             "224.0.0.1",
             "ü",
         ] {
-            assert!(Source::read(text).is_err(), "{text}");
+            assert!(LinkSource::read(text).is_err(), "{text}");
         }
     }
 }
