@@ -39,6 +39,7 @@ mod speed_limits;
 mod tcp_forward;
 mod visitor_conn;
 pub(crate) mod visitor_rules;
+mod way_trust;
 mod ways;
 #[cfg_attr(not(feature = "ws"), path = "no_websocket.rs")]
 mod websocket;

@@ -35,6 +35,11 @@ const REFUSED_INTERVAL: Duration = Duration::from_secs(300);
 /// Time in which a server is not asked for GT/2 again after it did not support it (docs/wire.md,
 /// "Version detection").
 const GT1_MEMORY: Duration = Duration::from_secs(3600);
+/// A tunnel that was lost within this number of `remoteTimeout` may speak against its way: if nothing gets through any
+/// more, the loss is noticed after two and a half.
+const EARLY_TIMEOUTS: u32 = 4;
+/// The least time like [`EARLY_TIMEOUTS`], since servers have a patience of their own.
+const MIN_EARLY: Duration = Duration::from_secs(30);
 /// A tunnel that lasted less than this counts as a failed attempt.
 const MIN_LIFETIME: Duration = Duration::from_secs(1);
 
@@ -247,12 +252,29 @@ impl Pool {
             }
         }
         if session.is_lost() {
-            session.member.link.note_failure();
+            self.note_loss(&session.member);
         }
         session.member.link.end();
         let id = session.member.id;
         self.lock().members.retain(|other| other.id != id);
         session.finish().await;
+    }
+
+    /// Notes that a tunnel was lost: other links and ways may be better.
+    fn note_loss(&self, member: &PooledTunnel) {
+        member.link.note_failure();
+        let ServerSource::Fixed(ways) = &self.source else {
+            return;
+        };
+        let early = self.context.remote_timeout.saturating_mul(EARLY_TIMEOUTS);
+        let early = early.max(MIN_EARLY);
+        if let Some(pause) = ways.note_loss(&member.remote, member.begun, early) {
+            log::warn!(
+                "tunnels by {} are lost soon after they were opened, though they can be opened: a filter or a router on \
+                 the way may cut them, or drop large packets; the other ways come first for {pause:?}",
+                member.remote
+            );
+        }
     }
 
     /// Connects with the version that the server supports, as far as known. A server that does not

@@ -5,11 +5,12 @@ use super::health::ServiceHealth;
 use super::offered_services::OfferedServices;
 use super::services::{ServerAbility, Services};
 use crate::config::Remote;
-use crate::net::{LinkUse, Shutdown};
+use crate::net::{clock, LinkUse, Shutdown};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::Tunnel;
 use crate::wire::frame::Signal;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// One tunnel of the pool.
 pub struct PooledTunnel {
@@ -19,6 +20,8 @@ pub struct PooledTunnel {
     pub remote: Remote,
     /// The link of this machine that the tunnel is over.
     pub link: LinkUse,
+    /// When the tunnel was opened.
+    pub begun: Instant,
     /// The tunnel itself.
     pub tunnel: Tunnel,
     /// What its server can publish.
@@ -60,6 +63,7 @@ impl PooledTunnel {
             id,
             remote,
             link,
+            begun: clock::now(),
             tunnel,
             ability,
             offered: Mutex::new(offered),

@@ -64,12 +64,22 @@ impl TwoLinks {
 
     /// Visits `id1` at the server and returns whether the service has answered.
     pub fn is_served(&self) -> bool {
-        let ask = "exec 3<>/dev/tcp/127.0.0.1/8080; printf 'GET / HTTP/1.0\\r\\nHost: id1.a\\r\\n\\r\\n' >&3; \
-                   timeout 2 head -c 12 <&3";
+        self.visit("timeout 2 head -c 12") == b"HTTP/1.1 200"
+    }
+
+    /// Visits `id1` at the server and returns all that has come within a second.
+    pub fn fetch(&self) -> Vec<u8> {
+        self.visit("timeout 1 cat")
+    }
+
+    fn visit(&self, reader: &str) -> Vec<u8> {
+        let ask = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/8080; printf 'GET / HTTP/1.0\\r\\nHost: id1.a\\r\\n\\r\\n' >&3; \
+             {reader} <&3"
+        );
         let mut visitor = Command::new("ip");
-        visitor.args(["netns", "exec", &self.place("server"), "bash", "-c", ask]);
-        let output = visitor.output().expect("run ip");
-        output.stdout == b"HTTP/1.1 200"
+        visitor.args(["netns", "exec", &self.place("server"), "bash", "-c", &ask]);
+        visitor.output().expect("run ip").stdout
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Pool, ServerSource};
 use crate::client::connect::{ConnectFailure, Connected};
 use crate::client::hello_turn::{HelloTurn, Race};
 use crate::client::pooled_tunnel::{PooledTunnel, ReplaceReason};
-use crate::client::ways::{is_answer, FailedWay, Ways, ATTEMPT_DELAY};
+use crate::client::ways::{is_answer, FailedWay, WayAnswer, Ways, ATTEMPT_DELAY};
 use crate::config::Remote;
 use crate::net::{self, clock, random, timeout, Timer};
 use crate::wire::frame::RejectCode;
@@ -44,7 +44,11 @@ impl Pool {
         let way = |place| ways.at(place).clone();
         match result {
             Some((place, answer)) => {
-                if let Some(line) = ways.note_success(place, places, &failed) {
+                let heard = match answer {
+                    Ok(_) => WayAnswer::Accepted,
+                    Err(_) => WayAnswer::Refused,
+                };
+                if let Some(line) = ways.note_answer((place, heard), places, &failed) {
                     log::info!("{line} connID={id}");
                 }
                 answer.map(|connected| (way(place), connected))
@@ -111,15 +115,16 @@ impl Pool {
             }
             let id = self.next_id();
             match self.try_better(member, id).await {
-                Some(Ok((remote, connected))) => return self.add(connected, remote, id, true),
-                // The better way works: the server has answered over it.
-                Some(Err(ConnectFailure::Refused(RejectCode::TooManyConnections, _))) => {
+                Ok((remote, connected)) => return self.add(connected, remote, id, true),
+                Err(NothingBetter::AtLimit) => {
                     member.leave(ReplaceReason::BetterWay);
                     member.tunnel.close();
                     return future::pending().await;
                 }
-                Some(Err(failure)) => log::debug!("nothing better: {failure} connID={id}"),
-                None => {}
+                Err(NothingBetter::Failed(failure)) => {
+                    log::debug!("nothing better: {failure} connID={id}");
+                }
+                Err(NothingBetter::Known) => {}
             }
         }
     }
@@ -142,29 +147,41 @@ impl Pool {
         self.context.stop.or(chance).await;
     }
 
-    /// Opens a tunnel that is better than this one; `None` if nothing better is known.
+    /// Opens a tunnel that is better than this one.
     async fn try_better(
         self: &Arc<Self>,
         member: &PooledTunnel,
         id: u32,
-    ) -> Option<Result<(Remote, Connected), ConnectFailure>> {
+    ) -> Result<(Remote, Connected), NothingBetter> {
         let ways = self.ways();
         let place = ways.and_then(|ways| ways.place_of(&member.remote));
-        let better: Vec<usize> = (0..place.unwrap_or_default()).collect();
+        let better = ways.zip(place).map(|(ways, place)| ways.better_than(place));
+        let better = better.unwrap_or_default();
         match ways {
-            Some(ways) if !better.is_empty() => Some(self.connect_by(ways, &better, id).await),
+            Some(ways) if !better.is_empty() => {
+                let opened = self.connect_by(ways, &better, id).await;
+                opened.map_err(|failure| match failure {
+                    ConnectFailure::Refused(RejectCode::TooManyConnections, _) => {
+                        NothingBetter::AtLimit
+                    }
+                    failure => NothingBetter::Failed(failure),
+                })
+            }
             _ if self.context.dialer.is_uneven(&member.link) => {
                 let turn = HelloTurn::default();
                 let opened = self.connect_to(&member.remote, &turn, id).await;
                 match opened {
                     Ok(same) if same.link.is_same(&member.link) => {
                         self.close_surplus(same, member.remote.clone());
-                        None
+                        Err(NothingBetter::Known)
                     }
-                    opened => Some(opened.map(|opened| (member.remote.clone(), opened))),
+                    // At a limit of the server, too: this tunnel works, and the other link would get one only if
+                    // this one were closed first.
+                    Err(failure) => Err(NothingBetter::Failed(failure)),
+                    Ok(opened) => Ok((member.remote.clone(), opened)),
                 }
             }
-            _ => None,
+            _ => Err(NothingBetter::Known),
         }
     }
 
@@ -179,6 +196,17 @@ impl Pool {
 fn retry_interval() -> Duration {
     let spread = Duration::from_secs(u64::from(random() % RETRY_SPREAD));
     RETRY_INTERVAL.saturating_add(spread)
+}
+
+/// Why there is no tunnel that is better than another one.
+enum NothingBetter {
+    /// Nothing better is known, or what was opened is not better.
+    Known,
+    /// A better way works, since the server has answered over it, but the client has as many tunnels as the server
+    /// allows.
+    AtLimit,
+    /// The attempt has failed.
+    Failed(ConnectFailure),
 }
 
 /// The result of a race for one way: a tunnel or the server's refusal.
