@@ -46,6 +46,9 @@ pub enum Command {
     /// Ask running processes of gt about bans (`gt bans`).
     #[cfg(feature = "client")]
     Bans(BanRequest),
+    /// Ask running clients for the ways to the clients that they forward to (`gt status`).
+    #[cfg(feature = "client")]
+    Status,
     /// Ask for a password, and print its hash, with this name before it (`gt hash`).
     #[cfg(feature = "password")]
     Hash(Option<UserName>),
@@ -129,6 +132,8 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
         Some(Subcommand::Version) => return Ok(Command::Print(format!("{VERSION}\n"))),
         #[cfg(feature = "client")]
         Some(Subcommand::Bans(request)) => return Ok(Command::Bans(request)),
+        #[cfg(feature = "client")]
+        Some(Subcommand::Status) => return Ok(Command::Status),
         #[cfg(feature = "password")]
         Some(Subcommand::Hash(user)) => return Ok(Command::Hash(user)),
         #[cfg(feature = "client")]
@@ -417,6 +422,7 @@ fn usage(role: Option<RoleName>) -> String {
              gt -s SIGNAL           send reload, wake, restart, stop or kill to running processes of gt\n  \
              gt bans                list the addresses that running clients have banned (visitorRate)\n  \
              gt bans lift ADDRESS   lift the bans of an address, or of all\n  \
+             gt status              show the ways to the clients that running clients forward to\n  \
              gt keygen [FILE]       make a key for a client (key), and print the server's publicKey\n  \
              {HASH}\
              {IMPORT}\

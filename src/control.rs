@@ -1,8 +1,15 @@
 //! The commands about running processes of gt: `gt -s …` signals them, on which [`crate::daemon`] acts,
-//! and `gt bans` asks them.
+//! and `gt bans` and `gt status` ask them.
 
 #[cfg(feature = "client")]
 pub mod bans;
+#[cfg(feature = "client")]
+pub mod socket;
+#[cfg(feature = "client")]
+pub mod status;
+
+#[cfg(feature = "client")]
+pub use status::STATUS;
 
 use crate::cli::{self, ControlSignal, SignalRequest};
 use crate::config::file::Document;

@@ -64,6 +64,8 @@ fn main() -> ExitCode {
         Ok(Command::Signal(wanted)) => return print(control::send(&wanted)),
         #[cfg(feature = "client")]
         Ok(Command::Bans(request)) => return print(control::bans::ask(request)),
+        #[cfg(feature = "client")]
+        Ok(Command::Status) => return print(control::status::ask()),
         #[cfg(feature = "password")]
         Ok(Command::Hash(user)) => return hash(user.as_ref()),
         #[cfg(feature = "client")]

@@ -24,6 +24,9 @@ pub enum Subcommand {
     /// Ask running processes about bans.
     #[cfg(feature = "client")]
     Bans(BanRequest),
+    /// Ask running clients for the ways to the clients that they forward to.
+    #[cfg(feature = "client")]
+    Status,
     /// Ask for a password, and print its hash, with the name of a user before it.
     #[cfg(feature = "password")]
     Hash(Option<UserName>),
@@ -60,6 +63,10 @@ pub fn word(
         "bans" => BanRequest::from_words(rest)
             .map(|request| Some(Subcommand::Bans(request)))
             .map_err(ConfigError::new),
+        #[cfg(feature = "client")]
+        "status" if rest.is_empty() => Ok(Some(Subcommand::Status)),
+        #[cfg(feature = "client")]
+        "status" => Err(ConfigError::new("Write gt status, without more.")),
         #[cfg(feature = "password")]
         "hash" => user(rest)
             .map(|user| Some(Subcommand::Hash(user)))
@@ -125,6 +132,7 @@ fn hint(word: &str) -> String {
         "check",
         "fingerprint",
         "bans",
+        "status",
         "hash",
         "keygen",
         "import",

@@ -1,13 +1,15 @@
 //! The client: keeps tunnels to its servers and connects each stream to a local service.
 
 mod backoff;
-mod ban_socket;
 mod bans;
 #[cfg_attr(not(feature = "p2p"), path = "no_channels.rs")]
 mod channels;
 mod connect;
 mod context;
+mod control_socket;
 pub mod files;
+#[cfg_attr(not(feature = "p2p"), path = "no_forward.rs")]
+mod forward;
 pub(crate) mod health;
 mod hello_turn;
 mod id_conflict;
@@ -35,8 +37,6 @@ mod serve;
 mod services;
 mod session;
 mod speed_limits;
-#[cfg_attr(not(feature = "p2p"), path = "no_tcp_forward.rs")]
-mod tcp_forward;
 mod visitor_conn;
 pub(crate) mod visitor_rules;
 mod way_trust;
@@ -55,6 +55,7 @@ use crate::sync::Mutex;
 use crate::wire::hello::INSTANCE;
 use context::{connector, ClientContext, Credential, LazyTls};
 use event_listener::Event;
+use forward::{PlannedForward, TcpForwarder};
 use futures_lite::future;
 use health::HealthWatch;
 use p2p::{P2p, P2pOptions};
@@ -65,7 +66,6 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tcp_forward::{PlannedForward, TcpForwarder};
 use visitor_rules::VisitorRules;
 use ways::Ways;
 
@@ -228,7 +228,7 @@ impl Client {
 
     /// Starts a client whose rules about visitors another one may share.
     fn with_rules(plan: ClientPlan, visitor_rules: Arc<VisitorRules>) -> Self {
-        ban_socket::expose(&visitor_rules);
+        control_socket::expose(&visitor_rules);
         let ClientPlan { link, .. } = plan;
         let context = Arc::new(ClientContext {
             id: link.id.clone(),
@@ -263,6 +263,9 @@ impl Client {
         let pools: Vec<_> = pools.collect();
         let start = |planned| TcpForwarder::start(p2p.clone(), pools.clone(), planned);
         let forward = plan.forward.map(start);
+        if forward.is_some() {
+            control_socket::listen();
+        }
         let client = Self {
             context,
             p2p,
@@ -295,7 +298,7 @@ impl Client {
         let rules = self.context.visitor_rules.clone();
         rules.replace(plan.services.configs());
         plan.services.resume(&self.context.services());
-        ban_socket::expose(&rules);
+        control_socket::expose(&rules);
         self.wake_visitors();
         if plan.sources.is_some() {
             if let Some(forward) = self.forward.take() {
@@ -330,6 +333,9 @@ impl Client {
             let (p2p, pools) = (&self.p2p, &self.pools);
             let start = |planned| TcpForwarder::start(p2p.clone(), pools.clone(), planned);
             self.forward = plan.forward.map(start);
+            if self.forward.is_some() {
+                control_socket::listen();
+            }
         }
         let services = Arc::new(plan.services);
         let before = std::mem::replace(&mut *self.context.lock_services(), services.clone());

@@ -1,20 +1,9 @@
 //! The command `gt bans`: asks the running processes of gt for the addresses that they have banned
 //! (`visitorRate`), or lifts bans.
 
-use super::ControlReport;
-use rustix::net::sockopt::socket_peercred;
-use std::io::{self, Read, Write};
+use super::{socket, ControlReport};
+use std::io;
 use std::net::IpAddr;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
-use std::time::Duration;
-
-/// Maximum length in bytes of a request.
-pub const MAX_REQUEST: u64 = 64;
-/// Maximum length in bytes of an answer: more than all bans that a process can have.
-const MAX_ANSWER: u64 = 16 << 20;
-/// Time that a process has to answer.
-const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a process is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,11 +56,6 @@ impl BanRequest {
     }
 }
 
-/// Returns the name of the socket on which a process answers.
-pub fn socket_name(pid: u32) -> io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("gt-bans-{pid}"))
-}
-
 /// Asks every running process of this program.
 pub fn ask(request: BanRequest) -> ControlReport {
     let mut report = ControlReport::default();
@@ -104,27 +88,13 @@ pub fn ask(request: BanRequest) -> ControlReport {
 
 /// Returns the answer of a process; `None` if it counts no visitors.
 fn exchange(pid: u32, request: BanRequest) -> io::Result<Option<String>> {
-    let mut stream = match UnixStream::connect_addr(&socket_name(pid)?) {
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
-        stream => stream?,
-    };
-    // Any program may take the name.
-    let listener = socket_peercred(&stream)?.pid.as_raw_pid();
-    if u32::try_from(listener) != Ok(pid) {
-        return Err(io::Error::other(
-            "another program has the name of its socket",
-        ));
-    }
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    stream.write_all(request.line().as_bytes())?;
-    let mut answer = String::new();
-    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
-    answer.retain(|c| c == '\n' || !c.is_control());
-    match (request, answer.is_empty()) {
+    let answer = socket::exchange(pid, &request.line())?;
+    match (request, answer) {
         // It always tells a number.
-        (BanRequest::Lift(_), true) => Err(io::ErrorKind::PermissionDenied.into()),
-        _ => Ok(Some(answer)),
+        (BanRequest::Lift(_), Some(answer)) if answer.is_empty() => {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+        (_, answer) => Ok(answer),
     }
 }
 

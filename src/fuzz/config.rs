@@ -74,7 +74,7 @@ pub fn flags(data: &[u8]) {
         Ok(Command::Print(text)) => assert!(text.len() < usual),
         Ok(Command::Signal(_) | Command::Import(_)) => {}
         #[cfg(feature = "client")]
-        Ok(Command::Bans(_) | Command::Keygen(_)) => {}
+        Ok(Command::Bans(_) | Command::Status | Command::Keygen(_)) => {}
         #[cfg(feature = "password")]
         Ok(Command::Hash(_)) => {}
         Err(error) => assert!(error.to_string().len() < usual + 16 * data.len()),

@@ -164,6 +164,11 @@ impl Gt {
         self.lines_with(PEER_CONNECTED).len()
     }
 
+    /// Waits until it reaches the client `id1` directly, and returns the line.
+    pub fn wait_for_direct_way(&mut self) -> String {
+        self.wait_for("the way to id1 is direct")
+    }
+
     /// Waits until `count` P2P peers are gone.
     pub fn wait_for_gone_peers(&mut self, count: usize) {
         self.wait_for_lines(PEER_GONE, count);

@@ -150,6 +150,8 @@ fn forwarded(a: Nat, b: Nat) -> Option<(Gt, (Gt, Gt), Internet)> {
     let mut forwarding = start_client(&internet, "home-b", line);
     forwarding.forward_addr();
     assert_served(&internet, &["http://127.0.0.1:8000/it.txt"]);
+    // It has not waited for an attempt to fail.
+    assert!(forwarding.is_always_direct());
     Some((forwarding, others, internet))
 }
 

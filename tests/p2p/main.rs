@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
+mod forward;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod forward_to_original;
 #[cfg(feature = "p2p")]

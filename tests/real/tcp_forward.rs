@@ -10,6 +10,9 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
+/// Each connection waits for a direct way.
+const DIRECT: &str = "-tcpForwardFallback=false";
+
 /// A server, a client with a service, and one that forwards to it.
 struct Ends {
     _server: Gt,
@@ -68,7 +71,7 @@ fn connections_are_spread_over_peers_and_none_goes_through_the_server() {
     let mut ends = Ends::start(
         &format!("http://{}", echo.addr),
         true,
-        "-tcpForwardConnections 3",
+        "-tcpForwardConnections 3 -tcpForwardFallback=false",
     );
     let mut streams: Vec<_> = (0..9).map(|_| ends.visit()).collect();
     for (number, stream) in streams.iter_mut().enumerate() {
@@ -88,7 +91,12 @@ fn connections_are_spread_over_peers_and_none_goes_through_the_server() {
 #[test]
 fn bytes_arrive_whole_both_ways_at_once() {
     let echo = service::echo();
-    let ends = Ends::start(&format!("http://{}", echo.addr), true, "");
+    for way in [DIRECT, ""] {
+        assert_whole(&Ends::start(&format!("http://{}", echo.addr), true, way));
+    }
+}
+
+fn assert_whole(ends: &Ends) {
     let bytes: Vec<u8> = (0..8u32 << 20)
         .map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8)
         .collect();
@@ -106,7 +114,7 @@ fn bytes_arrive_whole_both_ways_at_once() {
 fn the_end_of_the_service_comes_behind_all_its_bytes() {
     let bytes: Arc<Vec<u8>> = Arc::new((0..3_000_000u32).map(|n| (n >> 3) as u8).collect());
     let source = service::source(bytes.clone());
-    let ends = Ends::start(&format!("http://{}", source.addr), true, "");
+    let ends = Ends::start(&format!("http://{}", source.addr), true, DIRECT);
     for _ in 0..3 {
         let mut back = Vec::new();
         ends.visit().read_to_end(&mut back).unwrap();
@@ -117,7 +125,7 @@ fn the_end_of_the_service_comes_behind_all_its_bytes() {
 #[test]
 fn the_end_of_a_visitor_ends_the_connection_to_the_service() {
     let (sink, reports) = service::sink();
-    let ends = Ends::start(&format!("http://{}", sink.addr), true, "");
+    let ends = Ends::start(&format!("http://{}", sink.addr), true, DIRECT);
     let mut stream = ends.visit();
     stream.write_all(b"all there is").unwrap();
     stream.read_exact(&mut [0]).unwrap();
@@ -166,7 +174,7 @@ fn assert_rewritten(stream: &mut TcpStream, local: &str) {
 fn every_request_is_rewritten_directly_and_through_the_server() {
     let service = service::http(0, "here");
     let local = service.addr.to_string();
-    let mut ends = Ends::start(&format!("http://{local} -useLocalAsHTTPHost"), true, "");
+    let mut ends = Ends::start(&format!("http://{local} -useLocalAsHTTPHost"), true, DIRECT);
     assert_rewritten(&mut ends.visit(), &local);
     ends.forwarding.wait_for_peers(1);
     drop(ends);
@@ -256,7 +264,7 @@ fn a_stopped_reader_blocks_only_its_own_connection() {
     let ends = Ends::start(
         &format!("http://{}", source.addr),
         true,
-        "-tcpForwardConnections 1",
+        &format!("-tcpForwardConnections 1 {DIRECT}"),
     );
     let rss = |gt: &Gt| gt.anonymous_kib();
     let stopped = ends.visit();

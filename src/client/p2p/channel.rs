@@ -26,6 +26,11 @@ impl ChannelConn {
         Some(Self::new(link.clone(), id))
     }
 
+    /// Waits until the peer has answered the opening of the channel; false if it has ended.
+    pub async fn answered(&self) -> bool {
+        poll_fn(|cx| self.link.lock().poll_answered(self.id, cx)).await
+    }
+
     /// Wraps the channel with this number.
     pub fn new(link: PeerHandle, id: u16) -> Self {
         Self { link, id }

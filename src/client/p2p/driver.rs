@@ -98,9 +98,10 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> Future for PeerDriver<F> {
                 match &this.state {
                     PeerState::Connecting => {}
                     PeerState::Connected => log::info!(
-                        "peer connected in {:.0?}, peers={}",
+                        "peer connected in {:.0?}, peers={} way={}",
                         clock::since(this.begun),
-                        this.endpoint.peers()
+                        this.endpoint.peers(),
+                        peer.way().map_or_else(String::new, |way| way.to_string())
                     ),
                     PeerState::Over(why) => log::info!("peer gone: {why}"),
                 }

@@ -89,6 +89,17 @@ impl PeerHandle {
         }
     }
 
+    /// Waits until the peer has ended, and returns the reason.
+    pub async fn over(&self) -> &'static str {
+        loop {
+            let changed = self.0.changed.listen();
+            if let PeerState::Over(why) = self.lock().state() {
+                return why;
+            }
+            changed.await;
+        }
+    }
+
     /// Waits until the readers of an ended peer have taken the bytes held for them, or lose them.
     pub async fn drained(&self) {
         poll_fn(|cx| {

@@ -443,6 +443,19 @@ impl Peer {
         Poll::Pending
     }
 
+    /// Waits until the peer has answered the opening of a channel; false if the channel has ended.
+    pub fn poll_answered(&mut self, id: u16, cx: &mut Context<'_>) -> Poll<bool> {
+        match self.channels.get_mut(&id) {
+            // It may have ended since, behind bytes for its reader.
+            Some(channel) if !channel.dialing => Poll::Ready(true),
+            Some(channel) if channel.phase == ChannelPhase::Open => {
+                channel.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            Some(_) | None => Poll::Ready(false),
+        }
+    }
+
     /// Sends a message of at most as many bytes as there was room for. False if the channel has
     /// ended.
     pub fn write(&mut self, id: u16, bytes: Bytes, now: Instant) -> bool {

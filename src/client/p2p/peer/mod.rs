@@ -4,6 +4,7 @@
 mod channel;
 pub(crate) mod channels;
 mod credit;
+mod path;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transport;
@@ -22,6 +23,10 @@ use bytes::BytesMut;
 pub use channel::OpenedChannel;
 use channel::{Channel, ChannelPhase};
 use credit::SendWindow;
+use path::LossMeter;
+pub use path::PeerPath;
+#[cfg(test)]
+pub use path::PeerWay;
 use rtc_dtls::config::HandshakeConfig;
 use rtc_dtls::endpoint::Endpoint as Dtls;
 use rtc_ice::agent::Agent;
@@ -65,6 +70,7 @@ pub struct Peer {
     records: RecordFilter,
     packets: PacketFilter,
     resets: StreamResets,
+    losses: LossMeter,
     /// The last DTLS datagram of an address that has not answered a check yet. Without it the
     /// handshake would wait for the repetition.
     early: Option<(SocketAddr, BytesMut)>,
@@ -88,6 +94,9 @@ pub struct Peer {
     /// When the last channel ended.
     idle_since: Instant,
 }
+
+/// Why a peer is over that this end has ended.
+pub const ENDED_HERE: &str = "ended here";
 
 /// The state of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -242,7 +251,7 @@ impl Peer {
                 self.out.push_back(Datagram { to, bytes });
             }
         }
-        self.end("ended here");
+        self.end(ENDED_HERE);
     }
 
     /// Returns the share of the memory that the peer's channels hold.

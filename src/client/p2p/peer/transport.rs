@@ -1,6 +1,7 @@
 //! The transport of a peer: ICE finds the path, DTLS encrypts it, SCTP has an association on it.
 
 use super::credit::SendWindow;
+use super::path::LossMeter;
 use super::{Peer, PeerState, HERE, RECEIVE, SOMEWHERE};
 use crate::client::p2p::checks::ConnectivityChecks;
 use crate::client::p2p::identity::{DtlsRole, Identity};
@@ -78,6 +79,7 @@ impl Peer {
             records: RecordFilter::default(),
             packets: PacketFilter::default(),
             resets: StreamResets::default(),
+            losses: LossMeter::default(),
             early: None,
             path: None,
             out: VecDeque::new(),
@@ -336,6 +338,7 @@ impl Peer {
                 };
                 for packet in packets {
                     self.packets.sent(&packet, RECEIVE);
+                    self.losses.sent(&packet);
                     match self.resets.outgoing(&packet) {
                         OutgoingReset::Pass => {
                             let _ = dtls.write(now, SOMEWHERE, &packet);

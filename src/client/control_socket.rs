@@ -1,10 +1,13 @@
-//! Answers the command `gt bans` about this process, on a socket in Linux's abstract namespace: it has no
-//! file, and ends with the process. Only the user that gt runs as, and root, get an answer.
+//! Answers the commands `gt bans` and `gt status` about this process, on a socket in Linux's abstract namespace:
+//! it has no file, and ends with the process. Only the user that gt runs as, and root, get an answer.
 
 use super::bans::Ban;
+use super::forward;
 use super::visitor_rules::VisitorRules;
 use crate::config::{Domain, Exposure};
-use crate::control::bans::{BanRequest, MAX_REQUEST};
+use crate::control::bans::BanRequest;
+use crate::control::socket::{socket_name, MAX_REQUEST};
+use crate::control::STATUS;
 use crate::sync::{Mutex, MutexGuard};
 use rustix::net::sockopt::socket_peercred;
 use rustix::process::geteuid;
@@ -18,41 +21,53 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Stack of the thread in bytes.
 const STACK: usize = 64 * 1024;
 
-/// The clients of this process that count visitors; `None` before the first one.
-static CLIENTS: Mutex<Option<Vec<Weak<VisitorRules>>>> = Mutex::new(None);
+/// What commands are answered about.
+static EXPOSED: Mutex<Exposed> = Mutex::new(Exposed {
+    is_listening: false,
+    clients: Vec::new(),
+});
 
-fn clients() -> MutexGuard<'static, Option<Vec<Weak<VisitorRules>>>> {
-    CLIENTS.lock()
+struct Exposed {
+    is_listening: bool,
+    /// The clients of this process that count visitors.
+    clients: Vec<Weak<VisitorRules>>,
 }
 
-/// Answers about the bans of this client from now on, if it counts visitors. Its own thread does that,
-/// since it rests for almost all of the time.
+fn exposed() -> MutexGuard<'static, Exposed> {
+    EXPOSED.lock()
+}
+
+/// Answers about the bans of this client from now on, if it counts visitors.
 pub fn expose(rules: &Arc<VisitorRules>) {
     if !rules.count_visitors() {
         return;
     }
-    let mut clients = clients();
-    if let Some(clients) = &mut *clients {
-        clients.retain(|other| other.strong_count() > 0);
-        if !clients
-            .iter()
-            .any(|other| other.as_ptr() == Arc::as_ptr(rules))
-        {
-            clients.push(Arc::downgrade(rules));
-        }
+    let mut exposed = exposed();
+    let clients = &mut exposed.clients;
+    clients.retain(|other| other.strong_count() > 0);
+    if !clients
+        .iter()
+        .any(|other| other.as_ptr() == Arc::as_ptr(rules))
+    {
+        clients.push(Arc::downgrade(rules));
+    }
+    drop(exposed);
+    listen();
+}
+
+/// Answers commands from now on. Its own thread does that, since it rests for almost all of the time.
+pub fn listen() {
+    if std::mem::replace(&mut exposed().is_listening, true) {
         return;
     }
-    *clients = Some(vec![Arc::downgrade(rules)]);
-    drop(clients);
-    let name = crate::control::bans::socket_name(std::process::id());
-    let started = name
+    let started = socket_name(std::process::id())
         .and_then(|name| UnixListener::bind_addr(&name))
         .and_then(|listener| {
-            let thread = std::thread::Builder::new().name("bans".to_owned());
+            let thread = std::thread::Builder::new().name("control".to_owned());
             thread.stack_size(STACK).spawn(move || serve(&listener))
         });
     if let Err(e) = started {
-        log::warn!("gt bans will get no answer from this process: {e}");
+        log::warn!("gt bans and gt status will get no answer from this process: {e}");
     }
 }
 
@@ -61,7 +76,7 @@ fn serve(listener: &UnixListener) {
         match stream.and_then(|stream| answer(&stream)) {
             Ok(()) => {}
             Err(e) => {
-                log::debug!("gt bans: {e}");
+                log::debug!("gt bans or gt status: {e}");
                 // Without descriptors, the next one fails at once, too.
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -78,14 +93,17 @@ fn answer(mut stream: &UnixStream) -> io::Result<()> {
     stream.set_write_timeout(Some(TIMEOUT))?;
     let mut line = String::new();
     BufReader::new(stream.take(MAX_REQUEST)).read_line(&mut line)?;
+    if line.strip_suffix('\n') == Some(STATUS) {
+        let lines = forward::status().into_iter();
+        // The first line tells that the process answers.
+        let lines = std::iter::once(STATUS.to_owned()).chain(lines);
+        let answer: String = lines.map(|line| line + "\n").collect();
+        return stream.write_all(answer.as_bytes());
+    }
     let Some(request) = BanRequest::from_line(&line) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
-    let clients: Vec<_> = clients()
-        .iter()
-        .flatten()
-        .filter_map(Weak::upgrade)
-        .collect();
+    let clients: Vec<_> = exposed().clients.iter().filter_map(Weak::upgrade).collect();
     let mut lines = String::new();
     match request {
         BanRequest::List => {

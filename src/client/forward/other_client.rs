@@ -1,0 +1,69 @@
+//! The other client, as it is reached through the server: as a visitor of its host prefix.
+
+use super::error::ForwardError;
+use crate::client::p2p::signaling::{SignalingResponse, RELAY};
+use crate::client::p2p::P2p;
+use crate::client::pool::Pool;
+use crate::client::reach::reach_as_visitor;
+use crate::net::{timeout, Conn};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Timeout for answers of the server.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Another client of the same server.
+pub struct OtherClient {
+    /// The peers of this client.
+    pub p2p: Arc<P2p>,
+    /// The tunnels of this client, which know where the servers are.
+    pub pools: Vec<Arc<Pool>>,
+    /// The host prefix of the other client.
+    pub host_prefix: String,
+}
+
+/// A connection through the server that the other client relays.
+pub struct RelayedConn {
+    pub conn: Conn,
+    /// Bytes of the service that have come already.
+    pub come: Vec<u8>,
+}
+
+impl OtherClient {
+    /// Connects to the server as a visitor of the other client. Also returns the host to ask for.
+    pub async fn visit(&self) -> Result<(Conn, String), ForwardError> {
+        let mut remote = None;
+        for pool in &self.pools {
+            if remote.is_none() {
+                remote = pool.place().await;
+            }
+        }
+        let remote = remote.ok_or(ForwardError::UnknownServer)?;
+        let reached = reach_as_visitor(self.p2p.context(), &remote, SERVER_TIMEOUT).await;
+        let conn = reached.map_err(ForwardError::Unreachable)?.conn;
+        // An IP address has no subdomains, but only the first label counts.
+        let host = remote.host.replace([':', '%'], "-");
+        let host = format!("{}.{host}:{}", self.host_prefix, remote.port);
+        Ok((conn, host))
+    }
+
+    /// Opens a connection through the server to the service of this label.
+    pub async fn relay(&self, label: &str) -> Result<RelayedConn, ForwardError> {
+        let (conn, host) = self.visit().await?;
+        let request =
+            format!("XP / HTTP/1.1\r\nHost: {host}\r\n{RELAY}\r\nWebRTC-Label: {label}\r\n\r\n");
+        conn.write_all(request.as_bytes()).await?;
+        let answer = timeout(SERVER_TIMEOUT, SignalingResponse::read(&conn)).await;
+        let answer = answer.ok_or(io::ErrorKind::TimedOut)??;
+        if answer.status != 200 {
+            return Err(ForwardError::Status(answer.status));
+        }
+        // A client without relays answers 200 and an empty page.
+        if !answer.relays {
+            return Err(ForwardError::CannotRelay);
+        }
+        let come = answer.rest;
+        Ok(RelayedConn { conn, come })
+    }
+}

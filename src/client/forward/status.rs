@@ -1,0 +1,98 @@
+//! What `gt status` tells of the connections to other clients.
+
+use super::direct::{DirectStatus, DirectWay};
+use crate::sync::{Mutex, MutexGuard};
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+/// The direct ways of all clients of this process.
+static WAYS: Mutex<Vec<Weak<DirectWay>>> = Mutex::new(Vec::new());
+
+fn ways() -> MutexGuard<'static, Vec<Weak<DirectWay>>> {
+    WAYS.lock()
+}
+
+/// Tells of this way from now on.
+pub fn expose(way: &Arc<DirectWay>) {
+    let mut ways = ways();
+    ways.retain(|way| way.strong_count() > 0);
+    ways.push(Arc::downgrade(way));
+}
+
+/// Returns a line about each address that is forwarded.
+pub fn lines() -> Vec<String> {
+    let ways: Vec<_> = ways().iter().filter_map(Weak::upgrade).collect();
+    let running = ways.iter().filter(|way| !way.is_stopped());
+    running.map(|way| way.status().to_string()).collect()
+}
+
+impl fmt::Display for DirectStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            host_prefix,
+            paths,
+            is_connecting,
+            retry,
+            failure,
+            counts,
+            relayed,
+        } = self;
+        write!(f, "{name} to={host_prefix} ")?;
+        match (&paths[..], is_connecting) {
+            ([best, ..], _) => write!(f, "state=direct {best} peers={}", paths.len())?,
+            ([], true) => f.write_str("state=connecting way=server")?,
+            ([], false) => f.write_str("state=relay way=server")?,
+        }
+        write!(
+            f,
+            " direct={} relayed={} relaying={relayed}",
+            counts.direct, counts.relayed
+        )?;
+        if let (true, Some(why)) = (paths.is_empty(), failure) {
+            let next = retry.map_or(0, |retry| retry.as_secs());
+            write!(f, " retry={next}s: no direct connection{why}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::forward::direct::ForwardCounts;
+    use crate::client::p2p::peer::{PeerPath, PeerWay};
+    use std::time::Duration;
+
+    #[test]
+    fn a_line_tells_the_state_the_way_and_why_there_is_no_direct_one() {
+        let mut status = DirectStatus {
+            name: "tcpForwardAddr=127.0.0.1:8000".to_owned(),
+            host_prefix: "id1".to_owned(),
+            paths: Vec::new(),
+            is_connecting: false,
+            retry: Some(Duration::from_millis(4_900)),
+            failure: Some(" came up in time".to_owned()),
+            counts: ForwardCounts {
+                direct: 2,
+                relayed: 1,
+            },
+            relayed: 1,
+        };
+        assert_eq!(
+            status.to_string(),
+            "tcpForwardAddr=127.0.0.1:8000 to=id1 state=relay way=server direct=2 relayed=1 \
+             relaying=1 retry=4s: no direct connection came up in time"
+        );
+        status.paths.push(PeerPath {
+            way: PeerWay::Host,
+            round_trip: Duration::from_millis(3),
+            loss: 0,
+        });
+        assert_eq!(
+            status.to_string(),
+            "tcpForwardAddr=127.0.0.1:8000 to=id1 state=direct way=host rtt=3ms loss=0.0% peers=1 \
+             direct=2 relayed=1 relaying=1"
+        );
+    }
+}

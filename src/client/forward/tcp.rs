@@ -1,0 +1,172 @@
+//! The forwarder of a local TCP port (tcpForwardAddr).
+
+use super::direct::{DirectWay, DIRECT_TIMEOUT};
+use super::error::ForwardError;
+use super::other_client::{OtherClient, RelayedConn};
+use crate::client::p2p::{carry, P2p, LABEL};
+use crate::client::pool::Pool;
+use crate::config::TcpForward;
+use crate::handover::{Inherited, Item, Outgoing};
+use crate::net::{self, clock, Conn, Listener, Shutdown};
+use futures_lite::future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Time that one direction of a relayed connection may pause when the other has ended: as long as a
+/// relay keeps a silent visitor.
+const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A running forwarder with its listener.
+#[derive(Clone)]
+pub struct TcpForwarder {
+    listener: Arc<Listener>,
+    config: TcpForward,
+    stop: Shutdown,
+}
+
+/// A forwarder that listens and is not started yet.
+pub struct PlannedForward {
+    listener: Arc<Listener>,
+    config: TcpForward,
+}
+
+impl PlannedForward {
+    /// Listens, unless the `running` forwarder does or another process has handed over its socket.
+    /// The error names the address.
+    pub fn new(
+        config: &TcpForward,
+        running: Option<&TcpForwarder>,
+        file: &Option<PathBuf>,
+        inherited: &mut Inherited,
+    ) -> io::Result<Self> {
+        let same = |forward: &&TcpForwarder| forward.config.addr == config.addr;
+        let listener = match running.filter(same) {
+            Some(forward) => forward.listener.clone(),
+            None => match inherited.listener(file, &config.addr) {
+                Some(listener) => Arc::new(listener),
+                None => {
+                    let addr = &config.addr;
+                    let listening = net::listen(addr.host.as_deref(), addr.port);
+                    let listening = listening.map_err(|e| {
+                        io::Error::new(e.kind(), format!("listening on tcpForwardAddr {addr}: {e}"))
+                    });
+                    Arc::new(listening?)
+                }
+            },
+        };
+        let config = config.clone();
+        Ok(Self { listener, config })
+    }
+
+    /// Whether `running` already has this configuration and listener.
+    pub fn is(&self, running: &TcpForwarder) -> bool {
+        self.config == running.config && Arc::ptr_eq(&self.listener, &running.listener)
+    }
+}
+
+impl TcpForwarder {
+    /// Starts to accept connections.
+    pub fn start(p2p: Arc<P2p>, pools: Vec<Arc<Pool>>, planned: PlannedForward) -> Self {
+        let PlannedForward { listener, config } = planned;
+        log::info!(
+            "Listening tcpForwardAddr={} tcpForwardHostPrefix={}",
+            config.addr,
+            config.host_prefix
+        );
+        log::info!("acceptLoop started addr={}", listener.addr());
+        let stop = Shutdown::default();
+        let context = p2p.context().clone();
+        let other = OtherClient {
+            p2p,
+            pools,
+            host_prefix: config.host_prefix.clone(),
+        };
+        let name = format!("tcpForwardAddr={}", listener.addr());
+        let way = Arc::new(Forwarder {
+            direct: DirectWay::new(other, name, config.connections, stop.clone()),
+            config: config.clone(),
+        });
+        let (accepting, until) = (listener.clone(), stop.clone());
+        crate::net::spawn(async move {
+            let accept = async {
+                loop {
+                    let (socket, _) = accepting.accept().await;
+                    let serving = context.serving.begin();
+                    let way = way.clone();
+                    crate::net::spawn(async move {
+                        if let Err(e) = way.carry(Arc::new(socket.into())).await {
+                            log::debug!("a forwarded connection: {e}");
+                        }
+                        drop(serving);
+                    });
+                }
+            };
+            until.or(future::or(accept, context.stop.wait())).await;
+            // Attempts to have a direct way end, too.
+            until.trigger();
+        });
+        Self {
+            listener,
+            config,
+            stop,
+        }
+    }
+
+    /// Stops accepting.
+    pub fn stop(&self) {
+        self.stop.trigger();
+    }
+
+    /// Returns the listener to hand over to the child process.
+    pub fn share(&self) -> Outgoing {
+        let addr = self.config.addr.to_string();
+        (Item::Listener { addr }, Some(self.listener.clone()))
+    }
+}
+
+/// What connects accepted connections to the other client.
+struct Forwarder {
+    direct: Arc<DirectWay>,
+    config: TcpForward,
+}
+
+impl Forwarder {
+    async fn carry(self: &Arc<Self>, conn: Arc<Conn>) -> Result<(), ForwardError> {
+        let begun = clock::now();
+        let label = format!("{LABEL}{}", self.config.host_prefix);
+        let prefix = &self.config.host_prefix;
+        if let Some(channel) = self.direct.open(&label).await {
+            return Ok(carry(channel, conn).await?);
+        }
+        let failure = match self.config.fallback {
+            true => match self.direct.other().relay(&label).await {
+                Ok(relayed) => return self.relay(relayed, &conn).await,
+                Err(e) => Some(e),
+            },
+            false => None,
+        };
+        let patience = DIRECT_TIMEOUT.saturating_sub(clock::since(begun));
+        if let Some(channel) = self.direct.wait_open(&label, patience).await {
+            return Ok(carry(channel, conn).await?);
+        }
+        match &failure {
+            Some(e) => {
+                log::warn!("cannot reach {prefix}, neither directly nor through the server: {e}");
+            }
+            None => log::warn!("no direct connection to {prefix}, and tcpForwardFallback is off"),
+        }
+        conn.reset_on_close();
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Carries a connection that the other client relays.
+    async fn relay(&self, relayed: RelayedConn, local: &Arc<Conn>) -> Result<(), ForwardError> {
+        let _relayed = self.direct.relayed();
+        let RelayedConn { conn, come } = relayed;
+        local.write_all(&come).await?;
+        net::carry(local, &conn, HALF_CLOSE_TIMEOUT).await;
+        Ok(())
+    }
+}
