@@ -142,13 +142,27 @@ impl fmt::Display for ConnectFailure {
             ),
             Self::NoWay(failures) => {
                 f.write_str("no way to the server works")?;
-                failures
+                by_text(failures)
                     .iter()
-                    .try_for_each(|(way, failure)| write!(f, "; {way}: {failure}"))
+                    .try_for_each(|(ways, failure)| write!(f, "; {ways}: {failure}"))
             }
             Self::Stopped => f.write_str("stopping"),
         }
     }
+}
+
+/// Returns the texts of failures, each with all ways that have failed like this: those through one proxy often have one
+/// reason.
+fn by_text(failures: &[(Remote, ConnectFailure)]) -> Vec<(String, String)> {
+    let mut texts: Vec<(String, String)> = Vec::new();
+    for (way, failure) in failures {
+        let text = failure.to_string();
+        match texts.iter_mut().find(|(_, known)| *known == text) {
+            Some((ways, _)) => *ways = format!("{ways}, {way}"),
+            None => texts.push((way.to_string(), text)),
+        }
+    }
+    texts
 }
 
 /// A tunnel that has just been opened.
@@ -421,4 +435,27 @@ pub fn port_unavailable(
         "the server cannot open the {kind} port of {service}: {cause}; it publishes the other \
          services and goes on trying connID={id}"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ways_that_fail_for_one_reason_share_its_text() {
+        let failed = |way: &str, seconds| {
+            let silent = ConnectFailure::Silent(Duration::from_secs(seconds));
+            (way.parse().unwrap(), silent)
+        };
+        let all = [
+            failed("tls://h", 1),
+            failed("tcp://h", 2),
+            failed("tcp://h:1", 1),
+        ];
+        assert_eq!(
+            ConnectFailure::NoWay(all.into()).to_string(),
+            "no way to the server works; tls://h:443, tcp://h:1: the server did not answer the hello within 1s; \
+             tcp://h:80: the server did not answer the hello within 2s"
+        );
+    }
 }

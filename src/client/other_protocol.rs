@@ -59,9 +59,9 @@ impl fmt::Display for OtherProtocol {
                 f,
                 "an SSH server answers at this address ({line}); {ADVICE}"
             ),
-            Self::Tls => {
-                f.write_str("the server expects TLS; use tls:// instead of tcp:// in remote")
-            }
+            Self::Tls => f.write_str(
+                "the server expects TLS; use tls:// instead of tcp:// in remote, and wss:// instead of ws://",
+            ),
             Self::Unknown(line) => {
                 write!(
                     f,

@@ -40,6 +40,8 @@ const GT1_MEMORY: Duration = Duration::from_secs(3600);
 const EARLY_TIMEOUTS: u32 = 4;
 /// The least time like [`EARLY_TIMEOUTS`], since servers have a patience of their own.
 const MIN_EARLY: Duration = Duration::from_secs(30);
+/// Time in which other tunnels do not log the failure of one again; the longest delay between its attempts is a minute.
+const FAILURE_MEMORY: Duration = Duration::from_secs(90);
 /// A tunnel that lasted less than this counts as a failed attempt.
 const MIN_LIFETIME: Duration = Duration::from_secs(1);
 
@@ -84,6 +86,16 @@ struct PoolState {
     grow_again: Option<Instant>,
     last_id: u32,
     id_conflict: IdConflict,
+    /// The failure that was logged last.
+    failure: Option<LoggedFailure>,
+}
+
+/// A failure that was logged.
+struct LoggedFailure {
+    /// The number of the tunnel that could not be opened.
+    keeper: usize,
+    text: String,
+    at: Instant,
 }
 
 impl Pool {
@@ -108,8 +120,8 @@ impl Pool {
             return;
         }
         if !std::mem::replace(&mut self.lock().is_started, true) {
-            for _ in 0..self.context.idle_connections {
-                net::spawn_on(ShardId::next(), self.clone().keep());
+            for keeper in 0..self.context.idle_connections {
+                net::spawn_on(ShardId::next(), self.clone().keep(keeper));
             }
         }
     }
@@ -118,8 +130,8 @@ impl Pool {
         self.inner.lock()
     }
 
-    /// Keeps one tunnel until the client stops.
-    async fn keep(self: Arc<Self>) {
+    /// Keeps one tunnel, that of this number, until the client stops.
+    async fn keep(self: Arc<Self>, keeper: usize) {
         let mut backoff = Backoff::new(self.context.reconnect_delay);
         let mut failing = false;
         // Whether the tunnel before this one was lost.
@@ -149,8 +161,7 @@ impl Pool {
                     failing = true;
                     let delay = backoff.delay();
                     if !self.context.stop.is_triggered() {
-                        let seconds = delay.as_secs_f64();
-                        log::warn!("{failure}; trying {} again in {seconds:.1}s", self.source);
+                        self.log_failure(&failure, keeper, delay);
                     }
                     delay
                 }
@@ -162,6 +173,30 @@ impl Pool {
                 };
                 self.context.stop.or(future::or(hurry, delayed)).await;
             }
+        }
+    }
+
+    /// Logs that the tunnel of this number cannot be opened. Tunnels that fail for one reason log it once.
+    fn log_failure(&self, failure: &ConnectFailure, keeper: usize, delay: Duration) {
+        let text = failure.to_string();
+        let known = &mut self.lock().failure;
+        let is_known = known.as_ref().is_some_and(|known| {
+            let is_recent = clock::since(known.at) < FAILURE_MEMORY;
+            known.keeper != keeper && known.text == text && is_recent
+        });
+        let level = match is_known {
+            true => Level::Debug,
+            false => Level::Warn,
+        };
+        let seconds = delay.as_secs_f64();
+        log::log!(
+            level,
+            "{text}; trying {} again in {seconds:.1}s",
+            self.source
+        );
+        if !is_known {
+            let at = clock::now();
+            *known = Some(LoggedFailure { keeper, text, at });
         }
     }
 

@@ -1,11 +1,22 @@
 //! The client's request for a tunnel in a WebSocket. Not the connection below it, see `reach`.
 
 use super::connect::ConnectFailure;
-use crate::config::Remote;
-use crate::net::websocket::{self, ClientHandshake, Side, UpgradeAnswer};
+use super::other_protocol::OtherProtocol;
+use crate::config::{Remote, Transport};
+use crate::net::websocket::{self, ClientHandshake, Side, UpgradeAnswer, UpgradeRefusal};
 use crate::net::Conn;
 use std::io;
 use std::sync::Arc;
+
+/// Describes a refusal. Ports for TLS answer a request without it like this, those of gt, nginx and Caddy at least.
+fn explain(refusal: &UpgradeRefusal, transport: Transport) -> String {
+    match (refusal, transport) {
+        (UpgradeRefusal::Status(400), Transport::Ws) => {
+            format!("{refusal}; if the port is for TLS, use wss:// instead of ws://")
+        }
+        _ => refusal.to_string(),
+    }
+}
 
 /// Asks the server at the other end of `conn` for a WebSocket, and returns it as a connection.
 pub async fn upgrade(conn: Conn, remote: &Remote) -> Result<Conn, ConnectFailure> {
@@ -30,7 +41,10 @@ pub async fn upgrade(conn: Conn, remote: &Remote) -> Result<Conn, ConnectFailure
                 return Ok(websocket::start(Arc::new(conn), Side::Client, early));
             }
             UpgradeAnswer::Refused(refusal) => {
-                return Err(ConnectFailure::NoWebSocket(refusal.to_string()))
+                return Err(match OtherProtocol::of(&bytes) {
+                    Some(tls @ OtherProtocol::Tls) => ConnectFailure::OtherProtocol(tls),
+                    _ => ConnectFailure::NoWebSocket(explain(&refusal, remote.transport)),
+                })
             }
         }
     }

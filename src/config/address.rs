@@ -1,7 +1,7 @@
 //! Addresses as users write them: listening addresses, and `host:port`. Not their resolution.
 
 use std::fmt;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::value::{digits, Scalar};
 
@@ -21,6 +21,48 @@ impl ListenAddr {
     /// Whether listening there needs privileges.
     pub fn is_low(&self) -> bool {
         (1..FIRST_FREE_PORT).contains(&self.port)
+    }
+}
+
+/// The addresses of this machine that a listener is open at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenScope<'a> {
+    /// All of them.
+    All,
+    /// All of IPv4.
+    AllV4,
+    /// One of them.
+    One(IpAddr),
+    /// Those of a name.
+    Named(&'a str),
+}
+
+impl ListenAddr {
+    /// Returns the addresses of this machine that the listener is open at.
+    pub fn scope(&self) -> ListenScope<'_> {
+        let Some(host) = self.host.as_deref() else {
+            return ListenScope::All;
+        };
+        match host.parse::<IpAddr>() {
+            // Listeners for IPv6 take IPv4, too.
+            Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => ListenScope::All,
+            Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => ListenScope::AllV4,
+            Ok(ip) => ListenScope::One(ip),
+            Err(_) => ListenScope::Named(host),
+        }
+    }
+
+    /// Whether another listener of the same protocol excludes this one, as far as that shows without looking names up.
+    pub fn meets(&self, other: &ListenAddr) -> bool {
+        use ListenScope::{All, AllV4, Named, One};
+        let has_meeting_scopes = match (self.scope(), other.scope()) {
+            (All, _) | (_, All) | (AllV4, AllV4) => true,
+            (AllV4, One(ip)) | (One(ip), AllV4) => ip.is_ipv4(),
+            (One(one), One(other)) => one == other,
+            (Named(one), Named(other)) => one.eq_ignore_ascii_case(other),
+            (Named(_), AllV4 | One(_)) | (AllV4 | One(_), Named(_)) => false,
+        };
+        self.port == other.port && self.port != 0 && has_meeting_scopes
     }
 }
 
@@ -175,6 +217,36 @@ mod tests {
                 "{text}"
             );
             assert_eq!(address.to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn listeners_with_an_address_in_common_exclude_each_other() {
+        let meet = |one: &str, other: &str| {
+            let (one, other) = (ListenAddr::read(one), ListenAddr::read(other));
+            let (one, other) = (one.unwrap(), other.unwrap());
+            assert_eq!(one.meets(&other), other.meets(&one));
+            one.meets(&other)
+        };
+        for (one, other) in [
+            (":80", "[::]:80"),
+            (":80", "0.0.0.0:80"),
+            ("[::]:80", "127.0.0.1:80"),
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::1]:80", "[0::1]:80"),
+            ("h:80", "H:80"),
+            (":80", "h:80"),
+        ] {
+            assert!(meet(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            (":80", ":81"),
+            (":0", ":0"),
+            ("0.0.0.0:80", "[::1]:80"),
+            ("127.0.0.1:80", "127.0.0.2:80"),
+            ("h:80", "i:80"),
+        ] {
+            assert!(!meet(one, other), "{one} {other}");
         }
     }
 

@@ -4,6 +4,7 @@ mod limits;
 mod options;
 mod overlap;
 mod tls;
+mod udp_listeners;
 mod users;
 mod ws_place;
 
@@ -355,6 +356,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         return Err(fail("udpTimeout is outside of 1s to 1h.".to_owned()));
     }
     check(&server).map_err(fail)?;
+    warnings.extend(udp_listeners::check(&server).map_err(fail)?);
     warnings.extend(same_listeners(&server));
     warnings.extend(uncertified_visitors(&server));
     let has_own_identity = server.cert_file.is_none();

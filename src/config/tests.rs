@@ -189,6 +189,38 @@ options:
         }
     }
 
+    #[cfg(all(feature = "quic", feature = "p2p"))]
+    #[test]
+    fn a_udp_port_is_that_of_one_listener_or_of_clients() {
+        let options = |lines: &str| format!("options:\n  addr: 80\n{lines}");
+        for (lines, why) in [
+            (
+                "  quicAddr: 443\n  stunAddr: 0.0.0.0:443\n",
+                "quicAddr (:443) and stunAddr (0.0.0.0:443) are one UDP port",
+            ),
+            (
+                "  quicAddr: 443\n  udpRange: 443\n  udpNumber: 1\n",
+                "The UDP port 443 of udpRange is that of quicAddr (:443)",
+            ),
+            (
+                "  stunAddr: 443\nusers:\n  u:\n    secret: s\n    udp:\n    - range: 443\n",
+                "The UDP port 443 of the user \"u\" is that of stunAddr (:443)",
+            ),
+        ] {
+            let error = error(&options(lines));
+            assert!(error.contains(why), "{error}");
+        }
+        let apart =
+            "  quicAddr: 127.0.0.1:443\n  stunAddr: 127.0.0.2:443\nusers:\n  u:\n    secret: s\n";
+        assert_eq!(loaded(&options(apart)).warnings, [""; 0]);
+        let among =
+            "  quicAddr: 443\n  udpRange: 400-500\n  udpNumber: 1\nusers:\n  u:\n    secret: s\n";
+        assert_eq!(
+            loaded(&options(among)).warnings,
+            ["the UDP ports 400-500 of udpRange contain that of quicAddr (:443), which no client can have"]
+        );
+    }
+
     #[test]
     fn the_files_of_the_original_servers_manual_work() {
         let users = File::new("seed", SEED_USERS);

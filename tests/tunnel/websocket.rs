@@ -8,7 +8,7 @@ use crate::common::samples::Random;
 use crate::common::service::{self, assert_echo, assert_echo_at};
 use crate::common::upgrade::{self, ask, assert_granted, frame, read_frame, request, BINARY};
 use crate::common::visitor::{connect, get};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
 
 /// A client with an HTTP service and a TCP service.
@@ -164,6 +164,43 @@ fn a_server_that_grants_no_websocket_is_told_to_the_user() {
             "{line}"
         );
     }
+}
+
+#[test]
+fn a_tls_port_that_is_asked_without_tls_is_told_to_the_user() {
+    let certs = certs::make();
+    let mut server = server(&format!(
+        "-addr \"\" -tlsAddr 127.0.0.1:0 {} -id id1 -secret secret1",
+        certs.flags()
+    ));
+    let mut client = client(&format!(
+        "-remote ws://{} -id id1 -secret secret1 -local http://127.0.0.1:1",
+        server.tls_addr()
+    ));
+    let line = client.wait_for_failure();
+    assert!(
+        line.contains("if the port is for TLS, use wss://"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_websocket_may_be_at_an_ipv6_address_alone() {
+    let mut server = server("-addr [::1]:0 -wsPath [0::1]/gt -id id1 -secret secret1");
+    let (addr, web) = (server.addr(), service::http(0, "one"));
+    let mut client = client(&format!(
+        "-remote ws://{addr}/gt -id id1 -secret secret1 -local http://{}",
+        web.addr
+    ));
+    client.wait_for_tunnel();
+    assert_eq!(get(addr, "id1.a", "/x").text(), "one /x id1.a");
+    // The path of other hosts is the services'.
+    let mut stream = connect(addr);
+    let other = request("id1.a", "/gt", "Connection: close\r\n");
+    stream.write_all(other.as_bytes()).expect("ask");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains("one /gt id1.a"), "{answer}");
 }
 
 #[test]

@@ -101,7 +101,10 @@ impl Remote {
         struct Place<'a>(&'a Remote);
         impl fmt::Display for Place<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write_host_port(f, &self.0.host, self.0.port)
+                let host = &self.0.host;
+                // The zone of an address means nothing to others.
+                let (host, _) = host.split_once('%').unwrap_or((host, ""));
+                write_host_port(f, host, self.0.port)
             }
         }
         let place = Place(self).to_string();

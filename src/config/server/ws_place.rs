@@ -1,6 +1,7 @@
 //! Where the server takes tunnels in WebSockets (`wsPath`). Not the tunnels, see `server::upgrade`.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use crate::config::address::is_path;
 use crate::config::value::Scalar;
@@ -8,7 +9,7 @@ use crate::config::value::Scalar;
 /// The path of requests for tunnels in WebSockets, on all hosts or on one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WsPlace {
-    /// The only host, without a port, in lower case; `None` for all of them.
+    /// The only host, without a port, in lower case, and an IPv6 address in brackets; `None` for all of them.
     pub host: Option<String>,
     /// The path, which begins with a slash.
     pub path: String,
@@ -34,11 +35,20 @@ impl Scalar for WsPlace {
         };
         let (host, path) = text.split_at(text.find('/').ok_or_else(wrong)?);
         let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        if !host.bytes().all(usual) || !is_path(path) {
+        let address = host.strip_prefix('[').and_then(|it| it.strip_suffix(']'));
+        let host = match address {
+            Some(address) => {
+                let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
+                format!("[{address}]")
+            }
+            None if host.bytes().all(usual) => host.to_ascii_lowercase(),
+            None => return Err(wrong()),
+        };
+        if !is_path(path) {
             return Err(wrong());
         }
         Ok(Self {
-            host: Some(host.to_ascii_lowercase()).filter(|host| !host.is_empty()),
+            host: Some(host).filter(|host| !host.is_empty()),
             path: path.to_owned(),
         })
     }
@@ -54,6 +64,7 @@ mod tests {
             ("/gt", None, "/gt"),
             ("/", None, "/"),
             ("GT.example.com/a/b", Some("gt.example.com"), "/a/b"),
+            ("[2001:DB8::0:7]/gt", Some("[2001:db8::7]"), "/gt"),
         ] {
             let place = WsPlace::read(text).unwrap();
             assert_eq!((place.host.as_deref(), place.path.as_str()), (host, path));
@@ -65,6 +76,9 @@ mod tests {
             "/a#b",
             "h:80/gt",
             "https://h/gt",
+            "::1/gt",
+            "[::1]:80/gt",
+            "[127.0.0.1]/gt",
             "/\u{e4}",
         ] {
             let error = WsPlace::read(text).unwrap_err();

@@ -6,6 +6,8 @@ use crate::net::tls;
 use base64::prelude::{Engine, BASE64_STANDARD};
 use httparse::{Header, Status};
 use ring::digest::{digest, SHA1_FOR_LEGACY_USE_ONLY};
+#[cfg(feature = "server")]
+use std::net::Ipv6Addr;
 #[cfg(feature = "client")]
 use std::{fmt, io};
 
@@ -83,8 +85,8 @@ impl UpgradeRequest {
         let headers = &*request.headers;
         let is_asked = |host: &str| {
             let mut named = values(headers, "host");
-            let name = named.next().and_then(|it| it.split(':').next());
-            name.is_some_and(|name| name.eq_ignore_ascii_case(host)) && named.next().is_none()
+            let name = named.next().map(without_port);
+            name.is_some_and(|name| is_same_host(name, host)) && named.next().is_none()
         };
         if !host.is_none_or(is_asked) {
             return None;
@@ -100,6 +102,29 @@ impl UpgradeRequest {
             ));
         }
         Some(accept(headers).map(|accept| Self { accept, length }))
+    }
+}
+
+/// Returns the host in the value of a header `Host`, with the brackets of an IPv6 address.
+#[cfg(feature = "server")]
+fn without_port(value: &str) -> &str {
+    let end = match value.starts_with('[') {
+        true => value.find(']').map(|at| at + 1),
+        false => value.find(':'),
+    };
+    end.and_then(|end| value.get(..end)).unwrap_or(value)
+}
+
+/// Whether two hosts are the same name, or the same IPv6 address in brackets, however it is written.
+#[cfg(feature = "server")]
+fn is_same_host(one: &str, other: &str) -> bool {
+    let address = |host: &str| -> Option<Ipv6Addr> {
+        let bare = host.strip_prefix('[')?.strip_suffix(']')?;
+        bare.parse().ok()
+    };
+    match (address(one), address(other)) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.eq_ignore_ascii_case(other),
     }
 }
 
@@ -295,6 +320,19 @@ mod tests {
         // RFC 6455, section 1.3.
         let accept = accept_of("dGhlIHNhbXBsZSBub25jZQ==");
         assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn the_host_of_a_request_may_be_an_ipv6_address() {
+        assert_eq!(without_port("h.example.com:80"), "h.example.com");
+        assert_eq!(without_port("h.example.com"), "h.example.com");
+        assert_eq!(without_port("[::1]:80"), "[::1]");
+        assert_eq!(without_port("[::1]"), "[::1]");
+        assert_eq!(without_port("[::1"), "[::1");
+        assert!(is_same_host("[::1]", "[0:0::1]"));
+        assert!(is_same_host("H.example.com", "h.example.com"));
+        assert!(!is_same_host("[::1]", "[::2]") && !is_same_host("[::1]", "::1"));
     }
 
     #[cfg(all(feature = "client", feature = "server"))]

@@ -13,7 +13,7 @@ pub use frames::{FrameReader, FramesEnd};
 #[cfg(feature = "server")]
 pub use handshake::{response, UpgradeRequest};
 #[cfg(feature = "client")]
-pub use handshake::{ClientHandshake, UpgradeAnswer};
+pub use handshake::{ClientHandshake, UpgradeAnswer, UpgradeRefusal};
 
 use super::{with_read_buf, Conn, ConnLayer};
 use crate::sync::Mutex;
