@@ -428,7 +428,9 @@ impl Client {
         pools().for_each(|pool| pool.finish());
         // Cut streams must be reset; the end of the process would close them gracefully.
         timeout(CUT_TIMEOUT, drained()).await;
-        all().for_each(|client| client.p2p.close());
+        for client in all() {
+            client.p2p.close().await;
+        }
     }
 }
 

@@ -39,7 +39,7 @@ impl P2p {
         of_api.to_owned()
     }
 
-    pub fn close(&self) {}
+    pub async fn close(&self) {}
 }
 
 /// What serves data channels: nothing, since no peer opens any.

@@ -27,7 +27,7 @@ use serde::Deserialize;
 use super::account::AccountConfig;
 use super::address::ListenAddr;
 use super::file::{error, Document, Section};
-use super::layers::{without_p2p, Flag, Layers, OptionName, Options};
+use super::layers::{without_p2p, without_portmap, Flag, Layers, OptionName, Options};
 use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::{check_length, secret_file, ConfigError, Role, RoleConfig, Secret, Url, Wire};
@@ -59,6 +59,9 @@ const OF_P2P: &[&str] = &[
     "webrtcMaxPort",
     "webrtcMinPort",
 ];
+
+/// Options that need the feature `portmap`.
+const OF_PORTMAP: &[&str] = &["webrtcPortMap"];
 
 /// Maximum number of interfaces and source addresses.
 const MAX_SOURCES: usize = 8;
@@ -176,6 +179,7 @@ pub fn load(
     document: Option<&Document>,
 ) -> Result<RoleConfig, ConfigError> {
     let mut warnings = without_p2p(OF_P2P, flags, document);
+    warnings.extend(without_portmap(OF_PORTMAP, flags, document));
     let (mut file, mut list) = (Vec::new(), Vec::new());
     if let Some(document) = document {
         let (ClientFile { .. }, mut unknown) = document.read(&[])?;
@@ -319,6 +323,7 @@ pub fn load(
             log_level: options.webrtc_log_level,
             min_port: options.webrtc_min_port,
             max_port: options.webrtc_max_port,
+            port_map: options.webrtc_port_map,
             connections: small(options.webrtc_connections.0),
         },
         tcp_forward,

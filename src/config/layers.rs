@@ -384,6 +384,20 @@ pub(super) fn without_p2p(
 }
 
 /// Returns a warning for each option in `table` that is set, if this program was built without
+/// `portmap`.
+#[cfg(feature = "client")]
+pub(super) fn without_portmap(
+    table: &[&str],
+    flags: &[Flag],
+    document: Option<&Document>,
+) -> Vec<String> {
+    match cfg!(feature = "portmap") {
+        true => Vec::new(),
+        false => without("portmap", table, flags, document),
+    }
+}
+
+/// Returns a warning for each option in `table` that is set, if this program was built without
 /// `quic`.
 #[cfg(feature = "server")]
 pub(super) fn without_quic(

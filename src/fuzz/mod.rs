@@ -20,6 +20,8 @@ mod outbound;
 mod p2p;
 #[cfg(all(feature = "client", feature = "password"))]
 mod password;
+#[cfg(feature = "portmap")]
+mod portmap;
 #[cfg(all(feature = "client", feature = "proxy"))]
 mod proxy;
 #[cfg(all(
@@ -58,6 +60,8 @@ pub use outbound::proxy_answers;
 pub use p2p::{resets, signaling};
 #[cfg(all(feature = "client", feature = "password"))]
 pub use password::passwords;
+#[cfg(feature = "portmap")]
+pub use portmap::{port_mapping, upnp};
 #[cfg(all(feature = "client", feature = "proxy"))]
 pub use proxy::{proxy_requests, socks_datagrams, socks_requests};
 #[cfg(all(

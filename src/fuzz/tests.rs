@@ -160,6 +160,11 @@ mod promises_of_peers {
     hold!(dtls_records handshake_fragments ice_stun resets sctp_chunks signaling);
 }
 
+#[cfg(feature = "portmap")]
+mod promises_of_port_mapping {
+    hold!(port_mapping upnp);
+}
+
 #[cfg(feature = "server")]
 mod promises_of_the_server {
     hold!(client_hello http_head proxy_header subjects);

@@ -45,13 +45,13 @@ pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
     socket.set_nonblocking(false)?;
     socket.set_read_timeout(Some(TIMEOUT))?;
     let mut up = Vec::new();
-    dump(&mut socket, RTM_GETLINK, LINK, |kind, body| {
+    dump(&mut socket, RTM_GETLINK, &[0; LINK], |kind, body| {
         if kind == RTM_NEWLINK && u32_at(body, 8).is_some_and(|flags| flags & IFF_UP != 0) {
             up.extend(u32_at(body, 4));
         }
     })?;
     let mut addresses = Vec::new();
-    dump(&mut socket, RTM_GETADDR, ADDRESS, |kind, body| {
+    dump(&mut socket, RTM_GETADDR, &[0; ADDRESS], |kind, body| {
         if kind == RTM_NEWADDR {
             addresses.extend(address(body).map(|(ip, index)| InterfaceAddress {
                 ip,
@@ -62,17 +62,17 @@ pub fn interface_addresses() -> io::Result<Vec<InterfaceAddress>> {
     Ok(addresses)
 }
 
-/// Asks for all objects of a kind, and calls `take` with the type and the body of each message.
-fn dump(
+/// Asks for all objects of a kind, and calls `take` with the type and the body of each message. A `body` of
+/// zeros asks for all families.
+pub(super) fn dump(
     socket: &mut Socket,
     request: u16,
-    body: usize,
+    body: &[u8],
     mut take: impl FnMut(u16, &[u8]),
 ) -> io::Result<()> {
-    let length = HEADER + body;
+    let length = HEADER + body.len();
     let mut bytes = netlink::request(u32::try_from(length).unwrap_or(0), request, NLM_F_DUMP);
-    // The body is 0: all families.
-    bytes.resize(length, 0);
+    bytes.extend_from_slice(body);
     socket.write_all(&bytes)?;
     let mut answer = vec![0; BUFFER];
     loop {
@@ -85,7 +85,9 @@ fn dump(
             match kind {
                 NLMSG_DONE => return Ok(()),
                 NLMSG_ERROR => {
-                    return Err(io::Error::other("the kernel refuses to list interfaces"))
+                    return Err(io::Error::other(
+                        "the kernel refuses to list interfaces or routes",
+                    ))
                 }
                 _ => take(kind, message),
             }
@@ -129,11 +131,11 @@ fn address(body: &[u8]) -> Option<(IpAddr, u32)> {
     Some((local.or(any)?, index))
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 

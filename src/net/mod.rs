@@ -12,6 +12,8 @@ mod datagrams;
 mod delivery;
 mod dial;
 pub mod follow;
+#[cfg(feature = "portmap")]
+mod gateway;
 pub mod http;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod interfaces;
@@ -20,6 +22,8 @@ pub(crate) mod kernel;
 mod listen;
 #[cfg(not(feature = "sim"))]
 mod netlink;
+#[cfg(all(not(feature = "sim"), any(feature = "quic", feature = "portmap")))]
+mod network_changes;
 mod network_of;
 #[cfg(feature = "client")]
 #[cfg_attr(not(feature = "outbound"), path = "no_outbound.rs")]
@@ -75,10 +79,14 @@ pub use dial::dial_first;
 #[cfg(feature = "client")]
 pub use dial::dial_unix;
 pub use dial::{dial, Dial, Dialling, Direct};
+#[cfg(feature = "portmap")]
+pub use gateway::default_gateway;
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use interfaces::{interface_addresses, InterfaceAddress};
 pub use kernel::{accept_failures, random};
 pub use listen::{listen, Listener};
+#[cfg(all(not(feature = "sim"), any(feature = "quic", feature = "portmap")))]
+pub use network_changes::{source_for, NetworkChanges};
 pub use network_of::network_of;
 #[cfg(feature = "client")]
 pub use outbound::{Dialer, LinkSource, LinkUse, ProxyServer};

@@ -22,6 +22,7 @@ pub mod haproxy;
 pub mod hello;
 pub mod links;
 pub mod machine;
+pub mod miniupnpd;
 pub mod nat;
 pub mod nginx;
 pub mod original;

@@ -87,22 +87,23 @@ impl Internet {
                 format!("add rule ip nat pre iifname wan meta l4proto udp dnat to 10.{net}.0.2\n")
             }
             Nat::Blocked => "add rule ip filter forward meta l4proto udp drop\n".to_owned(),
-            // Unsolicited datagrams are dropped silently and leave no state.
+            // Unsolicited datagrams are dropped silently and leave no state, unless a port is mapped.
             Nat::PortRestricted | Nat::Symmetric => {
-                "add chain ip filter raw { type filter hook prerouting priority -150; }
-                 add rule ip filter raw iifname wan ct state new meta l4proto udp drop\n"
+                "add rule ip filter input iifname wan ct state new meta l4proto udp drop
+                 add rule ip filter forward iifname wan ct state new ct status & dnat == 0 meta l4proto udp drop\n"
                     .to_owned()
             }
         };
         self.shell(&format!("ip netns exec $N-router-{home} nft '{rules}'"));
     }
 
-    fn shell(&self, script: &str) {
+    /// Runs a script in which `$N-` begins the names of the namespaces.
+    pub fn shell(&self, script: &str) {
         let script = format!("set -e; N={}; {script}", self.name);
         run_ok(Command::new("sh").args(["-c", &script]));
     }
 
-    /// Returns the namespace of a `place`: `middle`, `home-a`, `home-b`.
+    /// Returns the namespace of a `place`: `middle`, `home-a`, `router-a`, `home-b`, `router-b`.
     pub fn place(&self, place: &str) -> String {
         format!("{}-{place}", self.name)
     }

@@ -72,7 +72,7 @@ fn every_flag_has_its_effect() {
         -remotePort 0 -remoteUDPPort 0 -remoteUDPRandom=false \
         -remoteTimeout 1s -secret s -tcpForwardAddr 1 -tcpForwardConnections 1 \
         -tcpForwardFallback=false -tcpForwardHostPrefix p -useLocalAsHTTPHost \
-        -webrtcConnectionIdleTimeout 1s -webrtcConnections 1 -webrtcLogLevel info -webrtcMaxPort 2 -webrtcMinPort 1";
+        -webrtcConnectionIdleTimeout 1s -webrtcConnections 1 -webrtcLogLevel info -webrtcMaxPort 2 -webrtcMinPort 1 -webrtcPortMap";
     // Some options exclude others.
     let scratch = Scratch::new();
     let secret = scratch.file("secret", "s");

@@ -15,5 +15,7 @@ mod migration;
 mod nat;
 #[cfg(all(feature = "server", feature = "client"))]
 mod outages;
+#[cfg(feature = "portmap")]
+mod portmap;
 #[cfg(all(feature = "server", feature = "client"))]
 mod ways;

@@ -9,7 +9,7 @@ use crate::client::p2p::endpoint::Endpoint;
 use crate::client::p2p::link::PeerHandle;
 use crate::client::p2p::message::{MessageReader, SignalingMessage};
 use crate::client::p2p::sdp::{self, Description};
-use crate::client::p2p::signaling::{chunk, reflexive, SignalingResponse};
+use crate::client::p2p::signaling::{chunk, PublicCandidates, SignalingResponse};
 use crate::net::{clock, Conn};
 use futures_lite::future;
 use std::io;
@@ -42,7 +42,8 @@ impl OtherClient {
             for host in hosts {
                 send_message(&conn, SignalingMessage::Candidate(host)).await?;
             }
-            for candidate in reflexive(&self.p2p, &endpoint).await {
+            let mut public = PublicCandidates::new(&self.p2p, &endpoint);
+            while let Some(candidate) = public.next().await {
                 send_message(&conn, SignalingMessage::Candidate(candidate)).await?;
             }
             Ok(conn.write_all(REQUEST_END).await?)

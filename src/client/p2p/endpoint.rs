@@ -3,6 +3,7 @@
 
 use super::identity::Identity;
 use super::link::PeerHandle;
+use super::portmap::{PortLease, PortMapper};
 use super::socket::PeerSocket;
 use super::{P2pError, P2pOptions};
 use crate::collections::HashMap;
@@ -36,6 +37,8 @@ pub struct Endpoint {
     pub socket: PeerSocket,
     /// The identity of this process.
     pub identity: Arc<Identity>,
+    /// The port that the gateway opens for the socket, if it is asked.
+    mapping: Option<PortLease>,
     inner: Mutex<EndpointState>,
     answered: Event,
 }
@@ -53,10 +56,16 @@ struct EndpointState {
 
 impl Endpoint {
     /// Binds the socket. The error says which port is not available.
-    pub fn start(identity: Arc<Identity>, options: &P2pOptions) -> Result<Arc<Self>, P2pError> {
+    pub fn start(
+        identity: Arc<Identity>,
+        options: &P2pOptions,
+        mapper: &PortMapper,
+    ) -> Result<Arc<Self>, P2pError> {
         let socket = PeerSocket::bind(options.min_port, options.max_port)?;
         log::debug!("peers use UDP port {}", socket.port());
+        let is_mapped = options.port_map.then(|| mapper.open(socket.port()));
         let endpoint = Arc::new(Self {
+            mapping: is_mapped.flatten(),
             socket,
             identity,
             inner: Mutex::default(),
@@ -196,6 +205,12 @@ impl Endpoint {
         hosts.truncate(MAX_HOST_CANDIDATES);
         hosts.extend(loopbacks.into_iter().take(2));
         hosts
+    }
+
+    /// Waits for the address at which the gateway has opened a port for this socket, but not longer than up to
+    /// `deadline`.
+    pub async fn mapped(&self, deadline: Instant) -> Option<SocketAddr> {
+        self.mapping.as_ref()?.external(deadline).await
     }
 
     /// Returns the address of this socket as `server` sees it; `None` without an answer.

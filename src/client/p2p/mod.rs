@@ -16,6 +16,8 @@ pub(crate) mod memory;
 pub(crate) mod message;
 pub(crate) mod packets;
 pub(crate) mod peer;
+#[cfg_attr(not(feature = "portmap"), path = "no_portmap.rs")]
+pub(crate) mod portmap;
 pub(crate) mod records;
 pub(crate) mod resets;
 pub(crate) mod sdp;
@@ -39,6 +41,7 @@ use limit::{PeerLimit, PeerPermit};
 use link::PeerHandle;
 use memory::{ChannelMemory, MemoryShare};
 use peer::Peer;
+use portmap::PortMapper;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -47,6 +50,8 @@ use std::time::Duration;
 const MAX_MESSAGE_OUT: usize = 16 * 1024;
 /// Maximum length in bytes of a message that is received.
 const MAX_MESSAGE_IN: u32 = 64 * 1024;
+/// Beginning of the foundation of a candidate that a gateway has opened. Only gt reads it, for the log.
+const MAPPED: &str = "mapped";
 /// Prefix of a channel label that names a service.
 pub(super) const LABEL: &str = "gt:";
 
@@ -62,6 +67,8 @@ pub struct P2pOptions {
     /// Maximum number of peers.
     max_peers: usize,
     log_level: WebRtcLevel,
+    /// Whether the gateway is asked to open the ports of peers.
+    port_map: bool,
 }
 
 impl P2pOptions {
@@ -73,6 +80,7 @@ impl P2pOptions {
             max_port,
             connections,
             log_level,
+            port_map,
         } = config.webrtc;
         Self {
             stun: config.stun.clone(),
@@ -81,6 +89,7 @@ impl P2pOptions {
             idle: idle_timeout,
             max_peers: connections,
             log_level,
+            port_map,
         }
     }
 }
@@ -117,6 +126,7 @@ pub struct P2p {
     checks: Arc<CheckBudget>,
     limit: PeerLimit,
     memory: Arc<ChannelMemory>,
+    mapper: PortMapper,
     inner: Mutex<P2pState>,
 }
 
@@ -148,19 +158,34 @@ impl P2p {
         accept: AcceptChannel,
     ) -> Arc<Self> {
         set_log_level(options.log_level);
-        Arc::new(Self {
+        let p2p = Arc::new(Self {
             context,
             accept,
             checks: Arc::default(),
             limit: PeerLimit::default(),
             memory: Arc::default(),
+            mapper: PortMapper::new(),
             inner: Mutex::new(P2pState {
                 options,
                 api_stun: None,
                 endpoint: None,
                 offered: HashMap::default(),
             }),
-        })
+        });
+        p2p.prepare();
+        p2p
+    }
+
+    /// Creates the endpoint before the first peer if its port is to be mapped, which may take seconds.
+    fn prepare(&self) {
+        let inner = self.lock();
+        let serves = inner.options.port_map && !inner.options.stun.is_empty();
+        drop(inner);
+        if serves {
+            if let Err(e) = self.endpoint() {
+                log::warn!("P2P: {e}");
+            }
+        }
     }
 
     /// Returns the client whose peers these are.
@@ -176,11 +201,13 @@ impl P2p {
     pub fn change(&self, options: P2pOptions) {
         let mut inner = self.lock();
         set_log_level(options.log_level);
-        let ports = |options: &P2pOptions| (options.min_port, options.max_port);
+        let ports = |options: &P2pOptions| (options.min_port, options.max_port, options.port_map);
         if ports(&inner.options) != ports(&options) {
             inner.endpoint = None;
         }
         inner.options = options;
+        drop(inner);
+        self.prepare();
     }
 
     /// Sets the STUN server that the remoteAPI named, or none.
@@ -188,12 +215,13 @@ impl P2p {
         self.lock().api_stun = (!server.is_empty()).then(|| server.to_owned());
     }
 
-    /// Ends all peers.
-    pub fn close(&self) {
+    /// Ends all peers, and gives the gateway's ports back.
+    pub async fn close(&self) {
         let endpoint = self.lock().endpoint.clone();
         if let Some(endpoint) = endpoint {
             endpoint.close();
         }
+        self.mapper.close().await;
     }
 
     /// Returns the STUN servers of the configuration and the one that a remoteAPI has named, for
@@ -230,7 +258,7 @@ impl P2p {
         if let Some(endpoint) = &inner.endpoint {
             return Ok(endpoint.clone());
         }
-        let endpoint = Endpoint::start(identity()?, &inner.options)?;
+        let endpoint = Endpoint::start(identity()?, &inner.options, &self.mapper)?;
         inner.endpoint = Some(endpoint.clone());
         Ok(endpoint)
     }
@@ -238,7 +266,7 @@ impl P2p {
     /// Creates an endpoint for one peer only, which ends with the peer. Two peers between the same
     /// two addresses could not be told apart on one socket.
     pub(super) fn endpoint_of_one(&self) -> Result<Arc<Endpoint>, P2pError> {
-        Endpoint::start(identity()?, &self.lock().options)
+        Endpoint::start(identity()?, &self.lock().options, &self.mapper)
     }
 }
 

@@ -8,7 +8,7 @@ use super::limit::PeerPermit;
 use super::link::PeerHandle;
 use super::message::{MessageReader, SignalingMessage};
 use super::sdp::{self, Description};
-use super::{begin, P2p, P2pError};
+use super::{begin, P2p, P2pError, MAPPED};
 use crate::net::http::chunked::{self, within, Chunks};
 use crate::net::http::reply;
 use crate::net::{clock, timeout, tls, Conn};
@@ -20,13 +20,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Maximum length in bytes of a request's head.
 const MAX_HEAD: usize = 16 * 1024;
 const FIELDS: usize = 64;
 /// Timeout for a request up to its first message.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time that the gateway has to open a port, beside the answers of STUN servers.
+const GATEWAY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The header that lets pages of any origin send these requests: they could reach the same services
 /// through the server.
 const CORS: &str = "Access-Control-Allow-Origin: *\r\n";
@@ -369,28 +371,67 @@ pub fn chunk(bytes: &[u8]) -> Vec<u8> {
     chunk
 }
 
-/// Returns candidates for the public addresses of this end, as STUN servers see them.
-pub async fn reflexive(p2p: &P2p, endpoint: &Endpoint) -> Vec<String> {
-    let mut told: Vec<SocketAddr> = Vec::new();
-    for server in p2p.stun() {
-        let Some(addr) = endpoint.reflexive(&server).await else {
-            continue;
-        };
-        // Without NAT it is an address of this machine.
-        if !told.contains(&addr) && !endpoint.hosts().contains(&addr) {
-            told.push(addr);
+/// The candidates for the public addresses of this end: as STUN servers see them, and the port that the gateway has
+/// opened. Each comes when it is known.
+pub struct PublicCandidates<'a> {
+    endpoint: &'a Endpoint,
+    servers: std::vec::IntoIter<String>,
+    /// Up to when the gateway is waited for; `None` once it has answered.
+    gateway: Option<Instant>,
+    told: Vec<SocketAddr>,
+}
+
+impl<'a> PublicCandidates<'a> {
+    /// Starts with none.
+    pub fn new(p2p: &P2p, endpoint: &'a Endpoint) -> Self {
+        Self {
+            endpoint,
+            servers: p2p.stun().into_iter(),
+            gateway: Some(clock::now() + GATEWAY_TIMEOUT),
+            told: Vec::new(),
         }
     }
-    let candidates = told.into_iter().enumerate().map(|(number, addr)| {
+
+    /// Waits for the next candidate; `None` after the last one.
+    pub async fn next(&mut self) -> Option<String> {
+        // At once, if the port was mapped before.
+        if let Some(mapped) = self.mapped(clock::now()).await {
+            return Some(mapped);
+        }
+        while let Some(server) = self.servers.next() {
+            let Some(addr) = self.endpoint.reflexive(&server).await else {
+                continue;
+            };
+            if let Some(candidate) = self.tell(addr, "s") {
+                return Some(candidate);
+            }
+        }
+        self.mapped(self.gateway?).await
+    }
+
+    async fn mapped(&mut self, deadline: Instant) -> Option<String> {
+        self.gateway?;
+        let addr = self.endpoint.mapped(deadline).await?;
+        self.gateway = None;
+        self.tell(addr, MAPPED)
+    }
+
+    /// Formats an address as a candidate, unless it has been told.
+    fn tell(&mut self, addr: SocketAddr, foundation: &str) -> Option<String> {
+        // Without NAT it is an address of this machine.
+        if self.told.contains(&addr) || self.endpoint.hosts().contains(&addr) {
+            return None;
+        }
+        let number = self.told.len();
+        self.told.push(addr);
         // Type preference, local preference, component (RFC 8445, section 5.1.2).
         let priority = (100u32 << 24) | (65_535 << 8) | 255;
-        format!(
-            "candidate:s{number} 1 udp {priority} {} {} typ srflx raddr 0.0.0.0 rport 0",
+        Some(format!(
+            "candidate:{foundation}{number} 1 udp {priority} {} {} typ srflx raddr 0.0.0.0 rport 0",
             addr.ip(),
             addr.port()
-        )
-    });
-    candidates.collect()
+        ))
+    }
 }
 
 /// Sends the addresses of this machine, then the public ones.
@@ -403,7 +444,8 @@ async fn send_candidates(
     for host in hosts {
         say(writer, &SignalingMessage::Candidate(host).write()).await?;
     }
-    for candidate in reflexive(p2p, endpoint).await {
+    let mut public = PublicCandidates::new(p2p, endpoint);
+    while let Some(candidate) = public.next().await {
         say(writer, &SignalingMessage::Candidate(candidate).write()).await?;
     }
     Ok(())

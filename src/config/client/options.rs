@@ -79,6 +79,8 @@ options! {
         webrtc_max_port: u16 = "0" => ("webrtcMaxPort", "uint"),
         /// lowest UDP port for peer connections; 0 for any
         webrtc_min_port: u16 = "0" => ("webrtcMinPort", "uint"),
+        /// have the router open the UDP ports of peer connections, by PCP, NAT-PMP or UPnP
+        webrtc_port_map: bool => ("webrtcPortMap", "bool"),
     }
 }
 

@@ -16,6 +16,8 @@ pub struct WebRtc {
     pub min_port: u16,
     /// Highest UDP port, not below `min_port`; 0 for any.
     pub max_port: u16,
+    /// Whether the gateway is asked to open the ports of peers.
+    pub port_map: bool,
     /// Maximum number of peers, 1 to 1000.
     pub connections: usize,
 }

@@ -1,99 +1,36 @@
 //! The address that packets to a server leave from, and its changes. The kernel selects the address for each packet;
 //! a connection has to move when it changes.
 
-use crate::net::{netlink, Interest, PollSource, Timer};
-use futures_lite::future;
-use rustix::net::netlink::SocketAddrNetlink;
-use std::io;
-use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::time::Duration;
-
-const NETLINK_ROUTE: i32 = 0;
-/// The events that the kernel reports (rtnetlink(7)): links, addresses and routes of IPv4, and those of IPv6.
-const GROUPS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
-/// Time in which one change of the network brings several messages.
-const SETTLING_TIME: Duration = Duration::from_millis(100);
-/// Maximum number of messages that are read in a row.
-const MAX_READS: u32 = 64;
-
-/// Returns the address that packets to `peer` leave from at present; `None` without a route.
-fn source(peer: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = match peer {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    // Sends nothing.
-    socket.connect(peer).ok()?;
-    Some(socket.local_addr().ok()?.ip())
-}
+use crate::net::{source_for, NetworkChanges};
+use std::net::{IpAddr, SocketAddr};
 
 /// The changes of the address that packets to a server leave from.
 pub struct SourceChanges {
     peer: SocketAddr,
     last: Option<IpAddr>,
-    messages: Option<PollSource<socket2::Socket>>,
+    network: NetworkChanges,
 }
 
 impl SourceChanges {
     /// Watches the address for packets to `peer`.
     pub fn new(peer: SocketAddr) -> Self {
-        let messages = open().map_err(|e| log::debug!("watching addresses: {e}"));
         Self {
             peer,
-            last: source(peer),
-            messages: messages.ok(),
+            network: NetworkChanges::watch(),
+            last: source_for(peer),
         }
     }
 
     /// Waits until packets leave from another address, or leave again. Never returns where the kernel does not
     /// report changes.
     pub async fn next(&mut self) -> IpAddr {
-        let Some(messages) = &self.messages else {
-            return future::pending().await;
-        };
         loop {
-            if messages.call(Interest::Read, drain).await.is_err() {
-                // The buffer overflowed, and some messages are lost.
-                Timer::after(SETTLING_TIME).await;
-            }
-            Timer::after(SETTLING_TIME).await;
-            let now = source(self.peer);
+            self.network.next().await;
+            let now = source_for(self.peer);
             let before = std::mem::replace(&mut self.last, now);
             if let Some(ip) = now.filter(|_| now != before) {
                 return ip;
             }
         }
-    }
-}
-
-fn open() -> io::Result<PollSource<socket2::Socket>> {
-    let socket = netlink::socket(NETLINK_ROUTE)?;
-    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, GROUPS))?;
-    PollSource::new(socket, &[Interest::Read])
-}
-
-/// Reads messages until there are no more. What they say does not matter.
-fn drain(socket: &socket2::Socket) -> io::Result<()> {
-    let mut buffer = [MaybeUninit::uninit(); 1024];
-    socket.recv(&mut buffer)?;
-    for _ in 0..MAX_READS {
-        if socket.recv(&mut buffer).is_err() {
-            break;
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn packets_to_this_machine_leave_from_it() {
-        let peer: SocketAddr = ([127, 0, 0, 1], 9).into();
-        assert_eq!(source(peer), Some(Ipv4Addr::LOCALHOST.into()));
-        assert!(SourceChanges::new(peer).messages.is_some());
     }
 }

@@ -2,6 +2,7 @@ use super::*;
 use crate::client::p2p::checks::{ConnectivityChecks, IceRole};
 use crate::client::p2p::identity::Identity;
 use crate::client::p2p::memory::MemoryShare;
+use crate::client::p2p::portmap::PortMapper;
 use crate::client::p2p::P2pOptions;
 use crate::config::WebRtcLevel;
 
@@ -21,8 +22,9 @@ fn a_peer_ends_with_its_task() {
         idle: Duration::ZERO,
         max_peers: 1,
         log_level: WebRtcLevel::Warning,
+        port_map: false,
     };
-    let endpoint = Endpoint::start(identity.clone(), &options).unwrap();
+    let endpoint = Endpoint::start(identity.clone(), &options, &PortMapper::new()).unwrap();
     let link = link(&identity);
     endpoint.add(link.clone());
     let driver = PeerDriver::new(link.clone(), endpoint.clone(), Duration::ZERO, |_, _| {});
