@@ -44,6 +44,27 @@ impl StateDir {
         })
     }
 
+    /// Opens a directory in this one, which is created with mode 0700, for the owner of this one, if it is missing.
+    /// The error names it.
+    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
+    pub fn inner(&self, name: &str) -> io::Result<Self> {
+        let path = self.file(name);
+        let explain = |e: io::Error| {
+            let text = format!("opening {}: {e}", path.display());
+            io::Error::new(e.kind(), text)
+        };
+        let created = match DirBuilder::new().mode(0o700).create(&path) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+            other => other.map(|()| true),
+        };
+        let created = created.map_err(explain)?;
+        let directory = File::open(&path).map_err(explain)?;
+        if created {
+            self.give_to_owner(&directory).map_err(explain)?;
+        }
+        Ok(Self { path, directory })
+    }
+
     /// Waits up to `patience` until no other process of gt changes the directory. Reading needs no lock, since
     /// files are replaced as a whole. The error names the file that is locked.
     pub fn lock(&self, patience: Duration) -> io::Result<StateLock> {

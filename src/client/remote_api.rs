@@ -57,11 +57,8 @@ impl RemoteApi {
         let mut random = [0; 16];
         tls::fill_random(&mut random).map_err(ApiError::Unreachable)?;
         let request_id: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        let request = ApiRequest {
-            target: &target,
-            headers: &[("Request-Id", &request_id)],
-            json: None,
-        };
+        let headers = [("Request-Id", request_id.as_str())];
+        let request = ApiRequest::json(&target, &headers, None);
         let now = whereabouts(&self.http.send(&request, patience).await?)?;
         let server = now.server.clone();
         let mut last = self.last();

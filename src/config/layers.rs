@@ -424,6 +424,20 @@ pub(super) fn without_ws(
     }
 }
 
+/// Returns a warning for each option in `table`, which needs the feature `acme`, that is set in a program
+/// without it.
+#[cfg(feature = "server")]
+pub(super) fn without_acme(
+    table: &[&str],
+    flags: &[Flag],
+    document: Option<&Document>,
+) -> Vec<String> {
+    match cfg!(feature = "acme") {
+        true => Vec::new(),
+        false => without("acme", table, flags, document),
+    }
+}
+
 /// Returns a warning for each option in `table` that is set: this program was built without `feature`.
 fn without(
     feature: &str,

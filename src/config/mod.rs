@@ -52,8 +52,8 @@ pub use port_range::PortRange;
 pub use secret::Secret;
 #[cfg(feature = "server")]
 pub use server::{
-    AnyClient, ApiConfig, HostRules, Limits, PortLimits, PortRule, ServerConfig, TlsVersion, User,
-    WsPlace,
+    AcmeConfig, AnyClient, ApiConfig, HostRules, Limits, PortLimits, PortRule, ServerConfig,
+    TlsVersion, User, WsPlace,
 };
 pub use url::Url;
 use value::Scalar;

@@ -1,5 +1,6 @@
 //! The server's configuration, read from flags and file and checked. Not the server.
 
+mod acme;
 mod limits;
 mod options;
 mod overlap;
@@ -18,12 +19,15 @@ use super::account::AccountConfig;
 use super::address::{ListenAddr, FIRST_FREE_PORT};
 use super::file::{error, Document};
 use super::foreign::Content;
-use super::layers::{without_p2p, without_quic, without_ws, Flag, Layers, OptionName, Options};
+use super::layers::{
+    without_acme, without_p2p, without_quic, without_ws, Flag, Layers, OptionName, Options,
+};
 use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
 use super::options::CommonOptions;
 use super::value::{given, Value};
 use super::{AddressRules, ConfigError, Network, PortRange, Role, RoleConfig, Url, Wire};
 use crate::state_dir::IDENTITY;
+pub use acme::AcmeConfig;
 use limits::{GlobalLimits, PartLimits, PartPorts, PortEntry};
 pub use limits::{HostRules, Limits, PortLimits, PortRule};
 pub(super) use options::{PairedOptions, ServerOptions};
@@ -33,6 +37,8 @@ pub use users::User;
 use users::{UserEntry, UsersConfig};
 pub use ws_place::WsPlace;
 
+/// Options that need the feature `acme`.
+const OF_ACME: &[&str] = &["acmeDomain"];
 /// Options that need the feature `p2p`.
 const OF_P2P: &[&str] = &["stunAddr"];
 /// Options that need the feature `ws`.
@@ -65,6 +71,8 @@ pub struct ServerConfig {
     pub client_ca: Option<PathBuf>,
     /// Directory with the certificate that the server makes if it has no `cert_file`.
     pub state_dir: Option<PathBuf>,
+    /// How the server gets certificates for the names of its clients; `None` if it gets none.
+    pub acme: Option<AcmeConfig>,
     /// Oldest TLS version for `tls_addr`.
     pub tls_min: TlsVersion,
     /// Users, sorted by id; each id once.
@@ -191,6 +199,7 @@ pub fn names() -> impl Iterator<Item = &'static OptionName> {
 /// Reads and checks the configuration of a server.
 pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, ConfigError> {
     let mut warnings = without_p2p(OF_P2P, flags, document);
+    warnings.extend(without_acme(OF_ACME, flags, document));
     warnings.extend(without_ws(OF_WS, flags, document));
     warnings.extend(without_quic(OF_QUIC, flags, document));
     let (mut sections, mut file) = (Vec::new(), ServerFile::default());
@@ -211,6 +220,9 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
     let by_flags: PairedOptions = layers(flags, &[]).read()?;
     let by_file: PairedOptions = layers(&[], &sections).read()?;
     let fail = |message: String| error(document, message);
+    let acme = AcmeConfig::of(&options, common.state_dir.as_ref())
+        .map_err(fail)?
+        .filter(|_| cfg!(feature = "acme"));
 
     let mut secret_files: Vec<PathBuf> = document
         .and_then(Document::with_secrets)
@@ -323,6 +335,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         key_file: options.key_file,
         client_ca: options.client_ca,
         state_dir: common.state_dir,
+        acme,
         tls_min: tunnel_tls_min,
         users,
         any_client,

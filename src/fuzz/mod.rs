@@ -4,6 +4,8 @@
 //! An entry takes any bytes and panics if a property is violated. Most check that the result of a
 //! reader does not depend on how its bytes are cut.
 
+#[cfg(all(feature = "acme", not(feature = "sim")))]
+mod acme;
 #[cfg(feature = "client")]
 mod client;
 mod config;
@@ -44,6 +46,8 @@ mod trust;
 mod websocket;
 mod wire;
 
+#[cfg(all(feature = "acme", not(feature = "sim")))]
+pub use acme::acme_answers;
 #[cfg(feature = "client")]
 pub use client::{files, health_status, locals, visitor_fields};
 pub use config::{flags, urls, yaml};

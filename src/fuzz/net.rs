@@ -47,7 +47,7 @@ pub fn http_answer(data: &[u8]) {
     for pace in Pace::split(data) {
         assert_eq!(answer(data, pace), whole, "{pace:?}");
     }
-    if let Some(Response { status, body }) = whole {
+    if let Some(Response { status, body, .. }) = whole {
         assert!((200..1000).contains(&status));
         assert!(body.len() <= MAX_BODY && body.len() <= data.len());
     }
@@ -55,7 +55,7 @@ pub fn http_answer(data: &[u8]) {
 
 fn answer(data: &[u8], pace: Pace) -> Option<Response> {
     let mut source = Source::new(data, pace);
-    let reading = read(|_, buffer| Poll::Ready(Ok(source.take(buffer))));
+    let reading = read(|_, buffer| Poll::Ready(Ok(source.take(buffer))), &[]);
     block_on(reading).ok().map(|(answer, _)| answer)
 }
 

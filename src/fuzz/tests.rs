@@ -170,6 +170,11 @@ mod promises_of_the_server {
     hold!(client_hello http_head proxy_header subjects);
 }
 
+#[cfg(all(feature = "acme", not(feature = "sim")))]
+mod promises_of_acme {
+    hold!(acme_answers);
+}
+
 #[cfg(feature = "ws")]
 mod promises_of_websockets {
     hold!(websocket);

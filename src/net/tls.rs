@@ -18,9 +18,21 @@ use std::time::{Duration, UNIX_EPOCH};
 
 #[cfg(feature = "server")]
 mod acceptor;
+#[cfg(feature = "acme")]
+pub(crate) mod certificate_facts;
+#[cfg(feature = "acme")]
+mod certificate_key;
+#[cfg(feature = "acme")]
+mod challenge;
+#[cfg(any(feature = "server", feature = "p2p"))]
+mod der;
+#[cfg(feature = "server")]
+mod der_reader;
 #[cfg(feature = "server")]
 mod identity;
 mod known_servers;
+#[cfg(feature = "server")]
+mod named;
 #[cfg(not(feature = "server"))]
 mod no_keys;
 mod pem;
@@ -34,11 +46,17 @@ mod verify;
 
 #[cfg(feature = "server")]
 pub use acceptor::{
-    check_client_ca, client_hello, is_plain_http, Acceptor, MinVersion, HANDSHAKE_RECORD,
-    MAX_RECORD,
+    check_client_ca, client_hello, is_plain_http, Acceptor, ClientCertificates, MinVersion,
+    HANDSHAKE_RECORD, MAX_RECORD,
 };
+#[cfg(feature = "acme")]
+pub use certificate_key::{first_certificate, CertificateKey};
+#[cfg(feature = "acme")]
+pub use challenge::ACME_TLS;
 #[cfg(feature = "server")]
 pub use identity::ServerIdentity;
+#[cfg(feature = "server")]
+pub use named::NamedCertificates;
 #[cfg(feature = "client")]
 pub(crate) use pem::pem_of;
 #[cfg(feature = "p2p")]
@@ -291,6 +309,26 @@ pub fn advice(e: &io::Error) -> &'static str {
             "; use the name in remote that the certificate is for, or set remoteCert to \
              the certificate itself"
         }
+        _ => "",
+    }
+}
+
+/// Returns advice for the user of any server about a failed handshake: whether the clock is the reason; empty if
+/// it is not.
+pub fn clock_advice(e: &io::Error) -> &'static str {
+    use rustls::CertificateError as Certificate;
+    let inner = e.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
+    let is_of_clock = |why: &Certificate| {
+        matches!(
+            why,
+            Certificate::NotValidYet
+                | Certificate::NotValidYetContext { .. }
+                | Certificate::Expired
+                | Certificate::ExpiredContext { .. }
+        )
+    };
+    match inner {
+        Some(rustls::Error::InvalidCertificate(why)) if is_of_clock(why) => advice(e),
         _ => "",
     }
 }

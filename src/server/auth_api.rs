@@ -189,11 +189,7 @@ impl AuthApi {
         let key = question.network_public_key;
         let question = serde_json::to_vec(question)?;
         let _permit = self.requests.acquire().await;
-        let request = ApiRequest {
-            target: &self.url.target,
-            headers: &[],
-            json: Some(&question),
-        };
+        let request = ApiRequest::json(&self.url.target, &[], Some(&question));
         let answer = self.http.send(&request, self.timeout).await?;
         parse_response(&answer, key)
     }

@@ -8,6 +8,8 @@ pub const MAX_CLIENT_HELLO: usize = 18 * 1024;
 
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
+/// The extension with the application protocols that a client offers (RFC 7301).
+const PROTOCOLS: u16 = 16;
 const HOST_NAME: u8 = 0;
 
 /// The verdict about the bytes of a connection received so far.
@@ -21,6 +23,34 @@ pub enum HelloResult {
     Nameless,
     /// Not TLS.
     Bad,
+}
+
+/// What a ClientHello tells that fits into one read.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct HelloFacts {
+    /// The server name, in lower case.
+    pub name: Option<String>,
+    /// The application protocols that the client offers.
+    pub protocols: Vec<Vec<u8>>,
+}
+
+impl HelloFacts {
+    /// Reads the start of a connection; has nothing if it is not a whole ClientHello.
+    pub fn of(bytes: &[u8]) -> Self {
+        let Ok((message, _)) = join_records(bytes) else {
+            return Self::default();
+        };
+        let read = || {
+            let length = message_length(&message)?;
+            let body = (*message.first()? == CLIENT_HELLO).then(|| message.get(4..length))??;
+            let hello = read_body(body)?;
+            Some(Self {
+                name: hello.name.map(str::to_ascii_lowercase),
+                protocols: hello.protocols.map_or(Some(Vec::new()), protocols)?,
+            })
+        };
+        read().unwrap_or_default()
+    }
 }
 
 /// Parses the start of a connection. The ClientHello may be split over several records.
@@ -116,39 +146,75 @@ fn read_message(message: &[u8]) -> Option<HelloResult> {
     }
     let body = message.get(4..len)?;
     Some(match read_body(body) {
-        Some(Some(name)) => HelloResult::Name(name.to_ascii_lowercase()),
-        Some(None) => HelloResult::Nameless,
+        Some(HelloBody {
+            name: Some(name), ..
+        }) => HelloResult::Name(name.to_ascii_lowercase()),
+        Some(HelloBody { name: None, .. }) => HelloResult::Nameless,
         None => HelloResult::Bad,
     })
 }
 
-/// Returns the server name; `None` if the body is malformed, `Some(None)` if it has no name.
-fn read_body(body: &[u8]) -> Option<Option<&str>> {
+/// The parts of a ClientHello that are read.
+#[derive(Default)]
+struct HelloBody<'a> {
+    name: Option<&'a str>,
+    /// The content of the extension with application protocols.
+    protocols: Option<&'a [u8]>,
+}
+
+/// Parses the body of a ClientHello; `None` if it is malformed.
+fn read_body(body: &[u8]) -> Option<HelloBody<'_>> {
+    let mut found = HelloBody::default();
     // Skips version and random.
     let rest = body.get(34..)?;
     let (_session, rest) = vector8(rest)?;
     let (_suites, rest) = vector16(rest)?;
     let (_compression, rest) = vector8(rest)?;
     if rest.is_empty() {
-        return Some(None);
+        return Some(found);
     }
     let (mut extensions, _) = vector16(rest)?;
     while !extensions.is_empty() {
-        let (kind, rest) = u16_first(extensions)?;
-        let (content, rest) = vector16(rest)?;
-        if kind == SERVER_NAME {
-            let (mut names, _) = vector16(content)?;
-            while let Some((kind, rest)) = names.split_first() {
-                let (name, rest) = vector16(rest)?;
-                if *kind == HOST_NAME {
-                    return std::str::from_utf8(name).ok().map(Some);
-                }
-                names = rest;
-            }
+        let extension =
+            u16_first(extensions).and_then(|(kind, rest)| Some((kind, vector16(rest)?)));
+        let (kind, (content, rest)) = match extension {
+            Some(extension) => extension,
+            // Whatever follows the name does not matter.
+            None => return found.name.is_some().then_some(found),
+        };
+        match kind {
+            SERVER_NAME if found.name.is_none() => found.name = host_name(content)?,
+            PROTOCOLS => found.protocols = Some(content),
+            _ => {}
         }
         extensions = rest;
     }
+    Some(found)
+}
+
+/// Returns the host name among server names; `None` if they are malformed, `Some(None)` without one.
+fn host_name(content: &[u8]) -> Option<Option<&str>> {
+    let (mut names, _) = vector16(content)?;
+    while let Some((kind, rest)) = names.split_first() {
+        let (name, rest) = vector16(rest)?;
+        if *kind == HOST_NAME {
+            return std::str::from_utf8(name).ok().map(Some);
+        }
+        names = rest;
+    }
     Some(None)
+}
+
+/// Returns the application protocols of an extension; `None` if it is malformed.
+fn protocols(content: &[u8]) -> Option<Vec<Vec<u8>>> {
+    let (mut list, _) = vector16(content)?;
+    let mut protocols = Vec::new();
+    while !list.is_empty() {
+        let (protocol, rest) = vector8(list)?;
+        protocols.push(protocol.to_vec());
+        list = rest;
+    }
+    Some(protocols)
 }
 
 fn u16_first(bytes: &[u8]) -> Option<(u16, &[u8])> {

@@ -104,7 +104,8 @@ pub async fn no_such_server_name(conn: &Conn) {
     send(conn, UNRECOGNIZED_NAME).await;
 }
 
-async fn send(conn: &Conn, bytes: &[u8]) {
+/// Sends bytes and closes the connection, even if the visitor does not read them.
+pub async fn send(conn: &Conn, bytes: &[u8]) {
     if let Some(Ok(())) = timeout(READ_TIMEOUT, conn.write_all(bytes)).await {
         conn.linger(READ_TIMEOUT).await;
     }

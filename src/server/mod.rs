@@ -1,6 +1,8 @@
 //! The server: accepts tunnels and visitors on the same listeners, and forwards each visitor to the
 //! client that publishes its destination.
 
+#[cfg_attr(any(feature = "sim", not(feature = "acme")), path = "no_acme.rs")]
+pub(crate) mod acme;
 pub(crate) mod api;
 mod auth_api;
 mod auth_lockout;
@@ -44,12 +46,13 @@ mod visitor;
 use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
 use crate::keys::Fingerprint;
-use crate::net::tls::{self, Acceptor, ServerIdentity};
+use crate::net::tls::{self, Acceptor, ClientCertificates, ServerIdentity};
 use crate::net::{self, clock, timeout, timeout_at, Listener, ShardId, Shutdown, Socket};
 use crate::sync::{Mutex, MutexGuard};
 use crate::tunnel::Tunnel;
 use crate::wire::frame::Signal;
 use crate::wire::Version;
+use acme::Acme;
 use api::{AllowedHosts, Api};
 use auth_lockout::AuthLockout;
 use first_secrets::FirstSecrets;
@@ -122,7 +125,7 @@ impl ApiPlan {
         let files = api.tls.as_ref();
         let acceptor = files.map(|(cert, key)| {
             let identity = ServerIdentity::from_files(cert, key)?;
-            settings::acceptor(identity, api.tls_min, None)
+            settings::acceptor(identity, api.tls_min, ClientCertificates::Unasked, None)
         });
         Ok(Self {
             acceptor: acceptor.transpose()?,
@@ -215,6 +218,7 @@ impl Server {
         quic.change(plan.quic, &state)?;
         let mut stun = Stun::default();
         stun.change(plan.stun, &state);
+        Acme::start(&state);
         Ok(Self {
             state,
             listeners: Mutex::new(listeners),
@@ -246,6 +250,7 @@ impl Server {
             .set(plan.connection_limits.0, plan.connection_limits.1);
         let before = state.settings.get().fingerprint;
         state.settings.replace(plan.settings);
+        state.acme.notify();
         state.settings.get().log_fingerprint(before);
         net::spawn(settings::announce(state.registry.tunnels()));
         let mut listeners = self.listeners();

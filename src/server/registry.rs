@@ -121,6 +121,8 @@ pub struct Registry {
     arrivals: Arrivals,
     /// Notified when a tunnel has ended.
     tunnel_ended_event: Event,
+    /// Notified when a client has got other names.
+    names_event: Event,
 }
 
 #[derive(Default)]
@@ -184,6 +186,29 @@ impl Registry {
         for (_, prefix) in inner.hosts.of(id) {
             self.arrivals.notify(prefix);
         }
+    }
+
+    /// Returns a listener for the next client that gets other names.
+    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
+    pub fn names_changed(&self) -> EventListener {
+        self.names_event.listen()
+    }
+
+    /// Returns the host prefixes and domains that clients have, with the ids of the clients.
+    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
+    pub fn names_of_kind(&self, kind: HostKind) -> Vec<(Box<str>, Box<str>)> {
+        let inner = self.lock();
+        let is_listed = |client: &str| {
+            let client = inner.clients.get(client);
+            client.is_none_or(|client| client.is_listed())
+        };
+        let hosts = inner.hosts.iter();
+        let hosts = hosts.filter(|(_, host)| is_listed(&host.member.client));
+        let hosts = hosts.map(|(key, host)| (key, id_of(&host.member.client)));
+        let all = hosts.chain(inner.held.hosts());
+        let all = all.filter(|((its, _), _)| *its == kind);
+        all.map(|((_, name), id)| (name.clone(), id.into()))
+            .collect()
     }
 
     /// Sets whether new visitors of the clients' ports use the congestion control BBR.

@@ -1,6 +1,7 @@
 //! The settings of a server that a reload can change, without its listeners: users, limits, and how
 //! visitors are handled.
 
+use super::acme::AcmeSettings;
 use super::auth_api::AuthApi;
 use super::first_secrets::FirstSecrets;
 use super::users::{UnknownIds, Users};
@@ -8,12 +9,14 @@ use crate::config::{self, AddressRules, AnyClient, Network, TlsVersion, Wire, Ws
 use crate::current::{Current, Seen};
 use crate::keys::Fingerprint;
 use crate::logging::AccessLog;
-use crate::net::tls::{Acceptor, MinVersion, ServerIdentity};
+use crate::net::tls::{
+    Acceptor, ClientCertificates, MinVersion, NamedCertificates, ServerIdentity,
+};
 use crate::net::{self, Timer};
 use crate::tunnel::Tunnel;
 use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +50,8 @@ pub struct Settings {
     pub unidirectional: bool,
     /// The TLS acceptor of the `tlsAddr` listener.
     pub acceptor: Option<Acceptor>,
+    /// How the names of clients get certificates, which `acceptor` uses.
+    pub acme: Option<Arc<AcmeSettings>>,
     /// Whether visitors of the `tlsAddr` listener need a certificate.
     pub certified_visitors: bool,
     /// The fingerprint of the key of `acceptor`.
@@ -93,8 +98,13 @@ impl Settings {
             .as_ref()
             .map(ServerIdentity::fingerprint)
             .transpose()?;
-        let acceptor = identity
-            .map(|identity| acceptor(identity, config.tls_min, config.client_ca.as_deref()));
+        let acme = AcmeSettings::new(config, identity.as_ref())?;
+        let names = acme.as_ref().map(AcmeSettings::certificates);
+        let asked = match &config.client_ca {
+            Some(path) => ClientCertificates::Optional(path),
+            None => ClientCertificates::Unasked,
+        };
+        let acceptor = identity.map(|identity| acceptor(identity, config.tls_min, asked, names));
         let unknown_ids = match &config.auth_api {
             Some(url) => UnknownIds::AuthApi(
                 match before.and_then(|settings| settings.users.auth_api()) {
@@ -124,6 +134,7 @@ impl Settings {
             udp_timeout: config.udp_timeout,
             unidirectional: config.timeout_on_unidirectional_traffic,
             acceptor: acceptor.transpose()?,
+            acme: acme.map(Arc::new),
             certified_visitors: config.client_ca.is_some(),
             fingerprint,
             ws: config.ws.clone(),
@@ -176,13 +187,14 @@ fn of_files(config: &config::ServerConfig) -> io::Result<Option<ServerIdentity>>
 pub fn acceptor(
     identity: ServerIdentity,
     min: TlsVersion,
-    client_ca: Option<&Path>,
+    asked: ClientCertificates<'_>,
+    names: Option<Arc<NamedCertificates>>,
 ) -> io::Result<Acceptor> {
     let min = match min {
         TlsVersion::Tls12 => MinVersion::Tls12,
         TlsVersion::Tls13 => MinVersion::Tls13,
     };
-    Acceptor::new(identity, min, client_ca)
+    Acceptor::new(identity, min, asked, names)
 }
 
 /// The settings in force. [`announce`] lets sessions and visitors apply changed ones.
@@ -221,6 +233,7 @@ impl Settings {
             udp_timeout: Duration::from_secs(60),
             unidirectional: false,
             acceptor: None,
+            acme: None,
             certified_visitors: false,
             fingerprint: None,
             ws: None,

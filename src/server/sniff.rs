@@ -1,6 +1,8 @@
 //! Sniffing of a connection's first bytes: reads just enough to tell a tunnel from a visitor and to
 //! find the visitor's destination.
 
+use super::acme::TlsPurpose;
+use super::client_hello::HelloFacts;
 use super::error_page::ErrorPage;
 use super::handshake::Handshake;
 use super::incoming::{read_more, AcceptedConn, Incoming, ListenerKind};
@@ -16,9 +18,12 @@ use crate::wire::{Version, MAGIC};
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The byte that the original GT's probe of the line has in place of a version (docs/wire.md, "QUIC").
 const PROBE: u8 = 2;
+/// Time that an authority has to close the connection of its validation.
+const VALIDATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum bytes of the first read: an ordinary request head fits.
 const FIRST_READ: usize = 2048;
 
@@ -66,6 +71,8 @@ enum VisitorRequest {
     Invalid(ErrorPage),
     /// A TLS handshake without a server name.
     Nameless,
+    /// A validation by an authority, with the response.
+    Validation(String),
     /// Bytes that cannot be answered, for this reason; it is for the log.
     Unroutable(&'static str),
 }
@@ -74,10 +81,22 @@ impl Incoming {
     async fn serve_tls(mut self, socket: Socket, acceptor: Acceptor) {
         let (peer, deadline) = (self.peer, self.deadline);
         let handshake = async {
-            let first = tls::client_hello(&socket).await?;
+            let is_read = self.settings.acme.is_some();
+            let read = |bytes: &[u8]| {
+                let facts = is_read.then(|| HelloFacts::of(bytes));
+                (bytes.first().copied(), facts.map(Box::new))
+            };
+            let (first, facts) = tls::client_hello(&socket, read).await?;
             if tls::is_plain_http(first) {
                 Box::pin(self.answer_plain(Conn::from(socket))).await;
                 return Ok(None);
+            }
+            if let Some(facts) = facts {
+                let settings = self.settings.acme.as_deref();
+                if let TlsPurpose::Validation(answer) = self.state.acme.purpose(settings, &facts) {
+                    Box::pin(validate(socket, answer)).await?;
+                    return Ok(None);
+                }
             }
             acceptor.accept(socket).await.map(Some)
         };
@@ -201,6 +220,9 @@ impl Incoming {
         let request = if self.is_http() {
             let found = http_head::find(&self.head, &self.settings.mux_header);
             if found != http_head::HeadResult::More {
+                if let Some(response) = self.state.acme.response(&self.head) {
+                    return Some(Sniffed::Visitor(VisitorRequest::Validation(response)));
+                }
                 match upgrade::requested(&self.head, self.settings.ws.as_ref()) {
                     Some(Ok(upgrade)) => return Some(Sniffed::Upgrade(upgrade)),
                     Some(Err(why)) => {
@@ -245,10 +267,27 @@ impl Incoming {
         match request {
             VisitorRequest::Host(kind, prefix) => self.forward(conn, kind, &prefix).await,
             VisitorRequest::Invalid(answer) => self.answer(&conn, answer).await,
+            VisitorRequest::Validation(response) => {
+                log::debug!("{peer}: a validation by an authority");
+                error_page::send(&conn, response.as_bytes()).await;
+            }
             VisitorRequest::Nameless => error_page::no_such_server_name(&conn).await,
             VisitorRequest::Unroutable(why) => log::debug!("{peer}: {why}"),
         }
     }
+}
+
+/// Answers a validation by an authority over TLS, or refuses one that is not awaited.
+async fn validate(socket: Socket, answer: Option<Acceptor>) -> io::Result<()> {
+    match answer {
+        // The handshake is all that it needs (RFC 8737, section 3).
+        Some(acceptor) => {
+            let conn = acceptor.accept(socket).await?;
+            conn.linger(VALIDATION_TIMEOUT).await;
+        }
+        None => error_page::no_such_server_name(&Conn::from(socket)).await,
+    }
+    Ok(())
 }
 
 /// Returns the version of a tunnel that begins with these bytes; `None` if more are needed, `Some(None)`

@@ -1,6 +1,7 @@
 //! The state that all connections of a server share. It refers to its parts only, and to none of
 //! their users.
 
+use super::acme::Acme;
 use super::auth_lockout::AuthLockout;
 use super::connection_limit::ConnectionLimit;
 use super::counters::Counters;
@@ -22,6 +23,8 @@ use std::time::Instant;
 pub(crate) struct ServerState {
     pub(super) registry: Registry,
     pub(super) settings: CurrentSettings,
+    /// Certificates for the names of clients.
+    pub(super) acme: Acme,
     pub(super) first_secrets: Arc<FirstSecrets>,
     pub(super) rate_limits: RateLimits,
     pub(super) auth_lockout: AuthLockout,
@@ -51,6 +54,7 @@ impl ServerState {
         Ok(Self {
             registry: Registry::default(),
             settings: CurrentSettings::new(settings),
+            acme: Acme::default(),
             first_secrets,
             rate_limits: RateLimits::default(),
             auth_lockout,

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod api;
+pub mod authority;
 pub mod certs;
 #[cfg(feature = "p2p")]
 pub mod chromium;
@@ -27,6 +28,7 @@ pub mod nat;
 pub mod nginx;
 pub mod original;
 pub mod password;
+pub mod pebble;
 pub mod peer;
 pub mod ports;
 pub mod process;

@@ -4,6 +4,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(all(feature = "server", feature = "client", feature = "acme"))]
+mod acme;
 #[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
 mod browser;
 #[cfg(all(feature = "server", feature = "client"))]

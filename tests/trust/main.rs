@@ -3,6 +3,8 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[cfg(all(feature = "server", feature = "client", feature = "acme"))]
+mod acme;
 #[cfg(all(feature = "server", feature = "client"))]
 mod keys;
 #[cfg(all(feature = "server", feature = "client"))]

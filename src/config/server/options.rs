@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::acme::Email;
 use super::limits::Pattern;
 use super::tls::TlsOption;
 use super::ws_place::WsPlace;
@@ -19,6 +20,17 @@ options! {
         /// the address or network of a proxy in front of gt whose connections must begin with a header
         /// of the PROXY protocol, version 1 or 2; may be given several times
         accept_proxy: Vec<Network> => ("acceptProxy", "value"),
+        /// PEM file with the authorities that have signed the certificate of -acmeDirectory itself (default:
+        /// those of the system); for an authority of your own
+        acme_ca: Option<PathBuf> => ("acmeCA", "string"),
+        /// the URL of the authority's ACME directory (RFC 8555) for -acmeDomain; to use it is to agree to the
+        /// authority's terms
+        acme_directory: Url = "https://acme-v02.api.letsencrypt.org/directory" => ("acmeDirectory", "string"),
+        /// get certificates for -tlsAddr from an authority (ACME), for the host prefixes of clients below this
+        /// domain, like example.com, and for their own domains; needs -stateDir; may be given several times
+        acme_domain: Vec<Domain> => ("acmeDomain", "value"),
+        /// the email address that the authority of -acmeDomain may write to
+        acme_email: Option<Email> => ("acmeEmail", "string"),
         /// listen on this address for visitors and tunnels: 80, :80, 0.0.0.0:80 or [::1]:80; "" to
         /// disable
         addr: Value<ListenAddr> = "80" => ("addr", "string"),

@@ -11,7 +11,7 @@ mod tests;
 
 pub use response::Response;
 
-use super::tls::{Connector, ServerTrust};
+use super::tls::{self, Connector, ServerTrust};
 use super::{Conn, Dial, Direct};
 use crate::net::Timer;
 use futures_lite::future;
@@ -85,7 +85,42 @@ pub struct ApiRequest<'a> {
     /// Fields beside those of every request. Neither name nor value may contain a line end.
     pub headers: &'a [(&'a str, &'a str)],
     /// The body.
-    pub json: Option<&'a [u8]>,
+    pub body: Option<RequestBody<'a>>,
+    /// The media type of the answer.
+    pub accept: &'a str,
+    /// The fields of the answer's head that are of interest, in lower case.
+    pub fields: &'a [&'static str],
+}
+
+/// The body of a request.
+pub struct RequestBody<'a> {
+    /// Its media type.
+    pub media_type: &'a str,
+    /// Its bytes.
+    pub bytes: &'a [u8],
+}
+
+/// The media type of JSON (RFC 8259, section 11).
+const JSON: &str = "application/json";
+
+impl<'a> ApiRequest<'a> {
+    /// Creates a request with JSON as its body, if it has one, and in the answer.
+    pub fn json(
+        target: &'a str,
+        headers: &'a [(&'a str, &'a str)],
+        body: Option<&'a [u8]>,
+    ) -> Self {
+        Self {
+            target,
+            headers,
+            body: body.map(|bytes| RequestBody {
+                media_type: JSON,
+                bytes,
+            }),
+            accept: JSON,
+            fields: &[],
+        }
+    }
 }
 
 impl ApiClient {
@@ -98,13 +133,18 @@ impl ApiClient {
         } else {
             None
         };
-        Ok(Self {
+        Ok(Self::over(connector, host, port))
+    }
+
+    /// Creates a client that uses this connector, and none for plain HTTP.
+    pub fn over(connector: Option<Connector>, host: &str, port: u16) -> Self {
+        Self {
             connector,
             host: host.to_owned(),
             port,
             dialer: Arc::new(Direct),
             idle: Arc::default(),
-        })
+        }
     }
 
     /// Has the client connect to the API by this dialer, instead of directly.
@@ -113,13 +153,28 @@ impl ApiClient {
         Self { dialer, ..self }
     }
 
-    /// Sends a request and returns the body of the response, within `patience`. A request that finds
-    /// its kept connection dead is sent once more over a new one, so it must be idempotent.
+    /// Sends a request and returns the body of the response, whose status must be 200. See
+    /// [`ApiClient::ask`].
     pub async fn send(
         &self,
         request: &ApiRequest<'_>,
         patience: Duration,
     ) -> Result<Vec<u8>, ApiError> {
+        match self.ask(request, patience).await? {
+            Response {
+                status: 200, body, ..
+            } => Ok(body),
+            Response { status, .. } => Err(ApiError::Status(status)),
+        }
+    }
+
+    /// Sends a request and returns the response, within `patience`. A request that finds its kept
+    /// connection dead is sent once more over a new one, so it must be idempotent.
+    pub async fn ask(
+        &self,
+        request: &ApiRequest<'_>,
+        patience: Duration,
+    ) -> Result<Response, ApiError> {
         let asking = async {
             let bytes = self.encode(request);
             let mut kept = self.idle.take();
@@ -132,11 +187,9 @@ impl ApiClient {
                         connecting.await.map_err(ApiError::Unreachable)?
                     }
                 };
-                match self.exchange(conn, &bytes).await {
+                match self.exchange(conn, &bytes, request.fields).await {
                     Err(ApiError::NoResponse(_)) if was_kept => {}
-                    Ok(Response { status: 200, body }) => return Ok(body),
-                    Ok(Response { status, .. }) => return Err(ApiError::Status(status)),
-                    Err(e) => return Err(e),
+                    result => return result,
                 }
             }
         };
@@ -150,18 +203,24 @@ impl ApiClient {
     async fn connect(&self, patience: Duration) -> io::Result<Conn> {
         let socket = self.dialer.dial(&self.host, self.port, patience).await?;
         match &self.connector {
-            Some(connector) => connector
-                .connect(&self.host, socket)
-                .await
-                .map_err(|e| io::Error::new(e.kind(), format!("TLS with {}: {e}", self.host))),
+            Some(connector) => connector.connect(&self.host, socket).await.map_err(|e| {
+                let advice = tls::clock_advice(&e);
+                io::Error::new(e.kind(), format!("TLS with {}: {e}{advice}", self.host))
+            }),
             None => Ok(socket.into()),
         }
     }
 
-    async fn exchange(&self, conn: Conn, request: &[u8]) -> Result<Response, ApiError> {
+    async fn exchange(
+        &self,
+        conn: Conn,
+        request: &[u8],
+        fields: &[&'static str],
+    ) -> Result<Response, ApiError> {
         let no_response = |e| ApiError::NoResponse(Some(e));
         conn.write_all(request).await.map_err(no_response)?;
-        let (answer, reusable) = response::read(|cx, buffer| conn.poll_read(cx, buffer)).await?;
+        let (answer, reusable) =
+            response::read(|cx, buffer| conn.poll_read(cx, buffer), fields).await?;
         if reusable {
             self.idle.put(conn);
         }
@@ -169,10 +228,9 @@ impl ApiClient {
     }
 
     fn encode(&self, request: &ApiRequest<'_>) -> Vec<u8> {
-        let method = if request.json.is_some() {
-            "POST"
-        } else {
-            "GET"
+        let method = match request.body {
+            Some(_) => "POST",
+            None => "GET",
         };
         let host = &self.host;
         // A zone identifier is local to this machine (RFC 6874, section 1).
@@ -187,22 +245,25 @@ impl ApiClient {
         };
         let mut head = format!(
             "{method} {} HTTP/1.1\r\nHost: {host}{port}\r\nUser-Agent: gt/{}\r\n\
-             Accept: application/json\r\n",
+             Accept: {}\r\n",
             request.target,
             env!("CARGO_PKG_VERSION"),
+            request.accept,
         );
         for (name, value) in request.headers {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
-        if let Some(json) = request.json {
-            let length = json.len();
+        if let Some(RequestBody { media_type, bytes }) = &request.body {
+            let length = bytes.len();
             head.push_str(&format!(
-                "Content-Type: application/json\r\nContent-Length: {length}\r\n"
+                "Content-Type: {media_type}\r\nContent-Length: {length}\r\n"
             ));
         }
         head.push_str("\r\n");
         let mut bytes = head.into_bytes();
-        bytes.extend_from_slice(request.json.unwrap_or_default());
+        if let Some(body) = &request.body {
+            bytes.extend_from_slice(body.bytes);
+        }
         bytes
     }
 }

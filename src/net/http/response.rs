@@ -20,6 +20,17 @@ pub struct Response {
     pub status: u16,
     /// The body without its framing, at most 64 KiB.
     pub body: Vec<u8>,
+    /// The fields of the head that were asked for: their names, as they were asked for, and their values.
+    pub fields: Vec<(&'static str, String)>,
+}
+
+impl Response {
+    /// Returns the first value of a field that was asked for.
+    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let field = self.fields.iter().find(|(other, _)| *other == name);
+        field.map(|(_, value)| value.as_str())
+    }
 }
 
 fn malformed(what: &'static str) -> ApiError {
@@ -42,11 +53,12 @@ struct ParsedHead {
     framing: Framing,
     /// Whether another request may follow.
     persistent: bool,
+    fields: Vec<(&'static str, String)>,
 }
 
-/// Reads a response from its first byte on, and returns whether the connection behind `poll_read`
-/// can be used again.
-pub async fn read<P>(poll_read: P) -> Result<(Response, bool), ApiError>
+/// Reads a response from its first byte on, with these fields of its head, in lower case, and returns whether
+/// the connection behind `poll_read` can be used again.
+pub async fn read<P>(poll_read: P, fields: &[&'static str]) -> Result<(Response, bool), ApiError>
 where
     P: FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
 {
@@ -56,7 +68,7 @@ where
     };
     let mut begun = false;
     let head = loop {
-        match parse(&reader.held)? {
+        match parse(&reader.held, fields)? {
             Some(head) if head.length > MAX_HEAD => return Err(malformed("its head is too long")),
             Some(head) if head.status == 101 => return Err(malformed("it switches protocols")),
             Some(head) if head.status < 200 => {
@@ -81,14 +93,18 @@ where
         Framing::Chunked => reader.take_chunks().await?,
         Framing::ToEnd => reader.take_to_end().await?,
     };
-    let status = head.status;
+    let response = Response {
+        status: head.status,
+        body,
+        fields: head.fields,
+    };
     // Surplus bytes would be taken for the next response.
     let reusable = head.persistent && reader.held.is_empty();
-    Ok((Response { status, body }, reusable))
+    Ok((response, reusable))
 }
 
 /// Parses the head at the start of `bytes`; `None` while it is incomplete.
-fn parse(bytes: &[u8]) -> Result<Option<ParsedHead>, ApiError> {
+fn parse(bytes: &[u8], wanted: &[&'static str]) -> Result<Option<ParsedHead>, ApiError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut head = httparse::Response::new(&mut fields);
     let length = match head.parse(bytes) {
@@ -101,9 +117,13 @@ fn parse(bytes: &[u8]) -> Result<Option<ParsedHead>, ApiError> {
     };
     let mut framing = Framing::ToEnd;
     let mut persistent = minor >= 1;
+    let mut kept = Vec::new();
     for field in head.headers.iter() {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
         let text = || std::str::from_utf8(field.value).unwrap_or_default().trim();
+        if let Some(name) = wanted.iter().find(|name| is(name)) {
+            kept.push((*name, text().to_owned()));
+        }
         if is("transfer-encoding") {
             if !text().eq_ignore_ascii_case("chunked") {
                 return Err(malformed("its transfer coding is unknown"));
@@ -136,6 +156,7 @@ fn parse(bytes: &[u8]) -> Result<Option<ParsedHead>, ApiError> {
         status,
         framing,
         persistent: persistent && !matches!(framing, Framing::ToEnd),
+        fields: kept,
     }))
 }
 

@@ -55,11 +55,7 @@ fn read_request(stream: &mut BufReader<TcpStream>) -> Option<String> {
 }
 
 fn get(client: &ApiClient) -> Result<Vec<u8>, ApiError> {
-    let request = ApiRequest {
-        target: "/a?b",
-        headers: &[],
-        json: None,
-    };
+    let request = ApiRequest::json("/a?b", &[], None);
     block_on(client.send(&request, PATIENCE))
 }
 
@@ -89,11 +85,7 @@ fn a_request_is_written_byte_for_byte() {
         env!("CARGO_PKG_VERSION")
     );
     get(&client).unwrap();
-    let request = ApiRequest {
-        target: "/",
-        headers: &[("Request-Id", "1f")],
-        json: Some(b"{}"),
-    };
+    let request = ApiRequest::json("/", &[("Request-Id", "1f")], Some(b"{}"));
     assert_eq!(block_on(client.send(&request, PATIENCE)).unwrap(), b"hello");
     let get = format!("GET /a?b HTTP/1.1\r\n{common}\r\n");
     let post = format!(
@@ -317,11 +309,7 @@ fn limits_apply_even_if_the_end_came_with_the_same_read() {
 fn a_request_to_a_silent_api_times_out() {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let client = ApiClient::new(false, "127.0.0.1", listener.local_addr().unwrap().port()).unwrap();
-    let request = ApiRequest {
-        target: "/",
-        headers: &[],
-        json: None,
-    };
+    let request = ApiRequest::json("/", &[], None);
     let short = Duration::from_millis(20);
     let e = block_on(client.send(&request, short)).unwrap_err();
     assert_eq!(e.to_string(), "no answer within 20ms");
@@ -336,11 +324,7 @@ fn the_host_line_names_the_host_as_a_url_would() {
         ("fe80::1%eth0", 8080, "Host: [fe80::1]:8080\r\n"),
     ] {
         let client = ApiClient::new(false, host, port).unwrap();
-        let bytes = client.encode(&ApiRequest {
-            target: "/",
-            headers: &[],
-            json: None,
-        });
+        let bytes = client.encode(&ApiRequest::json("/", &[], None));
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.contains(line), "{text}");
     }

@@ -1,5 +1,6 @@
 //! The accepting side of TLS: certificate, key, minimum version.
 
+use super::named::{NamedCertificates, Resolver};
 use super::verify::version1_key;
 use super::{invalid, pem, provider, Conn, ServerIdentity, Socket, Stream};
 use crate::net::runtime::costly_step;
@@ -24,38 +25,66 @@ pub enum MinVersion {
     Tls13,
 }
 
+/// The certificates that a server asks its clients for.
+#[derive(Debug, Clone, Copy)]
+pub enum ClientCertificates<'a> {
+    /// None.
+    Unasked,
+    /// Certificates that the authorities in this PEM file have signed. Others are refused in the handshake;
+    /// a client may have none.
+    Optional(&'a Path),
+    /// The same, but a client without one is refused, too.
+    Required(&'a Path),
+}
+
 /// The TLS configuration of a listener.
 #[derive(Clone)]
 pub struct Acceptor(async_tls::TlsAcceptor);
 
+impl From<rustls::ServerConfig> for Acceptor {
+    fn from(config: rustls::ServerConfig) -> Self {
+        Self(Arc::new(config).into())
+    }
+}
+
 impl Acceptor {
-    /// Creates the configuration of a server with this identity. The error names certificate and key.
-    /// With `client_ca`, a PEM file, the server asks for certificates that these authorities have signed,
-    /// and refuses others in the handshake; a client may have none. Each handshake is then a full one.
+    /// Creates the configuration of a server with this identity, and with other certificates for some names.
+    /// The error names certificate and key, or the file of authorities. If it asks for certificates, each
+    /// handshake is a full one.
     pub fn new(
         identity: ServerIdentity,
         min: MinVersion,
-        client_ca: Option<&Path>,
+        asked: ClientCertificates<'_>,
+        names: Option<Arc<NamedCertificates>>,
     ) -> io::Result<Self> {
-        let verifier = client_ca.map(client_verifier).transpose()?;
+        let verifier = match asked {
+            ClientCertificates::Unasked => None,
+            ClientCertificates::Optional(path) => Some(client_verifier(path, false)?),
+            ClientCertificates::Required(path) => Some(client_verifier(path, true)?),
+        };
         let versions: &[&'static SupportedProtocolVersion] = match min {
             MinVersion::Tls12 => &[&version::TLS13, &version::TLS12],
             MinVersion::Tls13 => &[&version::TLS13],
         };
+        let is_asked = verifier.is_some();
         let mut config = server_config(identity, versions, verifier)?;
+        if let Some(names) = names {
+            let default = config.cert_resolver;
+            config.cert_resolver = Arc::new(Resolver { names, default });
+        }
         // Clients keep their sessions themselves, as tickets: sessions of visitors do not displace those of tunnels,
         // and a visitor leaves nothing in the server's memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        match client_ca {
+        match is_asked {
             // The certificate of a resumed session is not checked again: it would stay valid for as long as its
             // owner comes back before each ticket ends.
-            Some(_) => config.send_tls13_tickets = 0,
-            None => {
+            true => config.send_tls13_tickets = 0,
+            false => {
                 config.ticketer =
                     Ticketer::new().map_err(|e| invalid(format!("setting up TLS: {e}")))?;
             }
         }
-        Ok(Self(Arc::new(config).into()))
+        Ok(Self::from(config))
     }
 
     /// Performs the handshake when its turn has come. Its first step has the signature.
@@ -105,15 +134,19 @@ pub(super) fn server_config(
 
 /// Checks whether certificates of clients can be verified by the authorities in a file. The error names it.
 pub fn check_client_ca(path: &Path) -> io::Result<()> {
-    client_verifier(path).map(drop)
+    client_verifier(path, false).map(drop)
 }
 
 /// Creates the verifier of clients' certificates. The error names the file.
-fn client_verifier(path: &Path) -> io::Result<Arc<dyn ClientCertVerifier>> {
+fn client_verifier(path: &Path, is_required: bool) -> io::Result<Arc<dyn ClientCertVerifier>> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(pem::certificates(path)?);
     let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
-    builder.allow_unauthenticated().build().map_err(|e| {
+    let builder = match is_required {
+        true => builder,
+        false => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|e| {
         let path = path.display();
         invalid(format!("using the authorities in {path} for clients: {e}"))
     })
@@ -142,26 +175,28 @@ pub const HANDSHAKE_RECORD: u8 = 22;
 /// Maximum length in bytes of a record's fragment (RFC 8446, section 5.1).
 pub const MAX_RECORD: usize = 1 << 14;
 
-/// Waits until the client's first record has arrived, leaves it in the socket and returns the first
-/// byte; until then TLS needs no memory here. Returns early if the bytes are not TLS, and `None` at
-/// the end of the stream.
-pub async fn client_hello(socket: &Socket) -> io::Result<Option<u8>> {
+/// Waits until the client's first record has arrived, leaves it in the socket and returns what `read` gets
+/// from it, or from less at the end of the stream or if it is not TLS; until then TLS needs no memory here.
+pub async fn client_hello<T>(socket: &Socket, read: impl Fn(&[u8]) -> T) -> io::Result<T> {
     // Bytes seen before, and how often no more came.
     let (mut before, mut same) = (0, 0);
-    let mut first = None;
+    let mut seen = None;
     let mut is_enough = |there: &[u8]| {
-        first = there.first().copied();
         same = if there.len() == before { same + 1 } else { 0 };
         before = there.len();
         // The end of the stream shows as an event without new bytes. That may happen once before
         // the end, for bytes that came before the first wait.
-        same > 1 || holds_record(there)
+        let is_enough = same > 1 || holds_record(there);
+        if is_enough {
+            seen = Some(read(there));
+        }
+        is_enough
     };
     std::future::poll_fn(|cx| {
         with_read_buf(|scratch| socket.poll_peek(cx, scratch, &mut is_enough))
     })
     .await?;
-    Ok(first)
+    Ok(seen.unwrap_or_else(|| read(&[])))
 }
 
 /// Whether a connection that begins with this byte is plain HTTP: a method begins with a letter.
@@ -229,7 +264,8 @@ mod tests {
         let (cert, key) = (tests.join("tls.crt"), tests.join("tls.key"));
         for min in [MinVersion::Tls12, MinVersion::Tls13] {
             let acceptor = || {
-                Acceptor::new(ServerIdentity::from_files(&cert, &key).unwrap(), min, None).unwrap()
+                let identity = ServerIdentity::from_files(&cert, &key).unwrap();
+                Acceptor::new(identity, min, ClientCertificates::Unasked, None).unwrap()
             };
             let (acceptor, other) = (acceptor(), acceptor());
             let connector = Connector::new(ServerTrust::File(&cert)).unwrap();
@@ -252,11 +288,14 @@ mod tests {
         let known = crate::state_dir::scratch("acceptor-known");
         for min in [MinVersion::Tls12, MinVersion::Tls13] {
             for (client_ca, trust) in [
-                (Some(cert.as_path()), ServerTrust::File(&cert)),
-                (None, ServerTrust::FirstKey(&known)),
+                (
+                    ClientCertificates::Optional(&cert),
+                    ServerTrust::File(&cert),
+                ),
+                (ClientCertificates::Unasked, ServerTrust::FirstKey(&known)),
             ] {
                 let identity = ServerIdentity::from_files(&cert, &key).unwrap();
-                let acceptor = Acceptor::new(identity, min, client_ca).unwrap();
+                let acceptor = Acceptor::new(identity, min, client_ca, None).unwrap();
                 let connector = Connector::new(trust).unwrap();
                 for _ in 0..3 {
                     let kind = handshake(&connector, &acceptor);

@@ -118,6 +118,16 @@ impl ServerIdentity {
         fingerprint.ok_or_else(|| invalid(format!("reading the key of {}", self.name)))
     }
 
+    /// Returns the same identity once more.
+    pub fn again(&self) -> Self {
+        let (certificates, key) = self.parts();
+        Self {
+            certificates,
+            key,
+            name: self.name.clone(),
+        }
+    }
+
     /// Returns the certificates, the server's own first, and the key, for another kind of TLS.
     pub fn parts(&self) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
         (self.certificates.clone(), self.key.clone_key())
@@ -170,7 +180,7 @@ fn name_of(file: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Acceptor, MinVersion};
+    use super::super::{Acceptor, ClientCertificates, MinVersion};
     use super::*;
     use crate::state_dir::scratch;
     use std::fs;
@@ -185,7 +195,7 @@ mod tests {
         assert_eq!(made.fingerprint().unwrap(), kept.fingerprint().unwrap());
         let other = ServerIdentity::new().unwrap();
         assert_ne!(made.fingerprint().unwrap(), other.fingerprint().unwrap());
-        assert!(Acceptor::new(kept, MinVersion::Tls13, None).is_ok());
+        assert!(Acceptor::new(kept, MinVersion::Tls13, ClientCertificates::Unasked, None).is_ok());
         fs::remove_dir_all(&path).unwrap();
     }
 
@@ -196,7 +206,7 @@ mod tests {
         let (certificate, key) = made.to_der().unwrap();
         let same = ServerIdentity::from_der(&certificate, key.as_bytes()).unwrap();
         assert_eq!(made.fingerprint().unwrap(), same.fingerprint().unwrap());
-        assert!(Acceptor::new(same, MinVersion::Tls13, None).is_ok());
+        assert!(Acceptor::new(same, MinVersion::Tls13, ClientCertificates::Unasked, None).is_ok());
         assert!(ServerIdentity::from_der(&certificate, b"no key").is_err());
     }
 

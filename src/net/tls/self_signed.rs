@@ -2,21 +2,10 @@
 //! certificate. Only key and serial number differ; peers check a fingerprint alone (RFC 8827, section
 //! 6.5, and docs/trust.md).
 
-/// DER tags in use (X.690).
-const INTEGER: u8 = 0x02;
-const BIT_STRING: u8 = 0x03;
-const UTF8_STRING: u8 = 0x0c;
-const UTC_TIME: u8 = 0x17;
-const GENERALIZED_TIME: u8 = 0x18;
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const VERSION: u8 = 0xa0;
-
-/// Complete DER object identifiers: id-ecPublicKey, prime256v1, ecdsa-with-SHA256, common name.
-const EC_PUBLIC_KEY: &[u8] = &[0x06, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
-const PRIME256V1: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 7];
-const ECDSA_WITH_SHA256: &[u8] = &[0x06, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
-const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
+use super::der::{
+    tlv, BIT_STRING, COMMON_NAME, ECDSA_WITH_SHA256, EC_PUBLIC_KEY, GENERALIZED_TIME, INTEGER,
+    PRIME256V1, SEQUENCE, SET, UTC_TIME, UTF8_STRING, VERSION,
+};
 
 /// Creates an X.509 version 3 certificate (RFC 5280, section 4.1) without a validity limit: a
 /// router's clock may be at 1970. `point` is the uncompressed public key, and `sign` signs with
@@ -24,6 +13,17 @@ const COMMON_NAME: &[u8] = &[0x06, 3, 0x55, 4, 3];
 pub fn self_signed<E>(
     point: &[u8],
     serial: [u8; 16],
+    sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
+) -> Result<Vec<u8>, E> {
+    self_signed_with(point, serial, &[], sign)
+}
+
+/// Creates such a certificate with these extensions, a whole element of its signed part;
+/// none if it is empty.
+pub(super) fn self_signed_with<E>(
+    point: &[u8],
+    serial: [u8; 16],
+    extensions: &[u8],
     sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
 ) -> Result<Vec<u8>, E> {
     // The serial number has to be positive and of constant length.
@@ -58,26 +58,12 @@ pub fn self_signed<E>(
             &validity,
             &name,
             &public,
+            extensions,
         ],
     );
     let signature = sign(&signed)?;
     let signature = tlv(BIT_STRING, &[&[0], &signature]);
     Ok(tlv(SEQUENCE, &[&signed, &algorithm, &signature]))
-}
-
-/// Encodes a DER element: tag, length, content (X.690, section 8.1). Content is at most a few
-/// hundred bytes.
-fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let value = parts.concat();
-    let length = u16::try_from(value.len()).unwrap_or(u16::MAX);
-    let [high, low] = length.to_be_bytes();
-    let mut bytes = match (high, low) {
-        (0, 0..=0x7f) => vec![tag, low],
-        (0, _) => vec![tag, 0x81, low],
-        _ => vec![tag, 0x82, high, low],
-    };
-    bytes.extend_from_slice(&value);
-    bytes
 }
 
 #[cfg(test)]
@@ -116,19 +102,6 @@ mod tests {
             signature::UnparsedPublicKey::new(&signature::ECDSA_P256_SHA256_ASN1, point)
                 .verify(signed, &signature[3..])
                 .unwrap();
-        }
-    }
-
-    #[test]
-    fn lengths_have_the_shortest_form() {
-        for (length, head) in [
-            (0, vec![4, 0]),
-            (127, vec![4, 127]),
-            (128, vec![4, 0x81, 128]),
-            (255, vec![4, 0x81, 255]),
-            (256, vec![4, 0x82, 1, 0]),
-        ] {
-            assert_eq!(tlv(4, &[&vec![7; length]])[..head.len()], head);
         }
     }
 }

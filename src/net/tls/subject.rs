@@ -3,11 +3,10 @@
 use async_tls::pki_types::CertificateDer;
 use async_tls::rustls::RootCertStore;
 
+use super::der::{SEQUENCE, SET};
+use super::der_reader::{any_element, element, OBJECT_IDENTIFIER};
 use crate::wire::origin::MAX_SUBJECT;
 
-const OBJECT_IDENTIFIER: u8 = 0x06;
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
 /// The tags of UTF8String, PrintableString and IA5String, whose bytes are text.
 const TEXTS: [u8; 3] = [0x0c, 0x13, 0x16];
 
@@ -113,32 +112,6 @@ fn dotted(bytes: &[u8]) -> Option<String> {
     let begin = format!("{class}.{}", first.checked_sub(class.checked_mul(40)?)?);
     let rest = rest.iter().map(|number| format!(".{number}"));
     Some(rest.fold(begin, |text, number| text + &number))
-}
-
-/// Splits off a DER element with this tag; returns its content and the bytes behind it.
-fn element(wanted: u8, der: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (tag, content, rest) = any_element(der)?;
-    (tag == wanted).then_some((content, rest))
-}
-
-/// Splits off a DER element; returns its tag, its content and the bytes behind it.
-fn any_element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (tag, rest) = der.split_first()?;
-    let (length, rest) = rest.split_first()?;
-    let (length, rest) = match length {
-        0..=0x7f => (usize::from(*length), rest),
-        0x81 => {
-            let (length, rest) = rest.split_first()?;
-            (usize::from(*length), rest)
-        }
-        0x82 => {
-            let (length, rest) = rest.split_first_chunk::<2>()?;
-            (usize::from(u16::from_be_bytes(*length)), rest)
-        }
-        _ => return None,
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((*tag, content, rest))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::net;
 use crate::net::clock;
+use crate::server::acme::CertificateStatus;
 use crate::server::registry::{SnapshotOrder, Totals};
 use crate::server::state::ServerState;
 use crate::version::VERSION;
@@ -9,6 +10,9 @@ use std::fmt::{self, Display, Formatter, Write};
 
 /// Maximum number of clients with metrics of their own, the busiest ones; the others are summed up.
 const MAX_LISTED_CLIENTS: usize = 100;
+
+/// Maximum number of certificates with metrics of their own.
+const MAX_LISTED_CERTIFICATES: usize = 100;
 
 /// Formats the page. Blocks for as long as `Registry::snapshot`, so it must not run on the
 /// executor's thread.
@@ -88,6 +92,8 @@ pub fn page(state: &ServerState) -> String {
         page.sample(&[("reason", reason)], count);
     }
 
+    page.certificates(state.acme.certificates());
+
     let clients = snapshot.clients.iter();
     let clients = clients.map(|client| (Some(&*client.id), client.totals));
     let rest = (snapshot.rest.clients > 0).then_some((Some(""), snapshot.rest));
@@ -131,6 +137,31 @@ impl MetricsPage {
 
     fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
         let _ = writeln!(self.text, "{}{} {value}", self.name, Labels(labels));
+    }
+
+    /// Writes the metrics of the certificates of clients' names, those that expire first by name.
+    fn certificates(&mut self, mut all: Vec<(Box<str>, CertificateStatus)>) {
+        all.sort_by_key(|(_, status)| status.expires);
+        let failing = all.iter().filter(|(_, status)| status.error.is_some());
+        let failing = failing.count();
+        self.family(
+            "gt_certificate_expiry_timestamp_seconds",
+            "gauge",
+            "End of the validity of the certificate of a client's name (acmeDomain), in Unix time; of the 100 \
+             that end first.",
+        );
+        let ends = all
+            .iter()
+            .filter_map(|(name, status)| Some((name, status.expires?)));
+        for (name, expires) in ends.take(MAX_LISTED_CERTIFICATES) {
+            self.sample(&[("name", name)], expires);
+        }
+        self.family(
+            "gt_certificates_failing",
+            "gauge",
+            "Names of clients for which the last attempt to get a certificate has failed (acmeDomain).",
+        );
+        self.sample(&[], failing);
     }
 
     /// Writes the four metrics that exist both per client and in total.

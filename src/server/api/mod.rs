@@ -85,7 +85,7 @@ impl Api {
     async fn exchange(&self, socket: Socket) -> io::Result<()> {
         let (conn, plain) = match &self.acceptor {
             Some(acceptor) => {
-                let first = tls::client_hello(&socket).await?;
+                let first = tls::client_hello(&socket, |bytes| bytes.first().copied()).await?;
                 match tls::is_plain_http(first) {
                     true => (Conn::from(socket), true),
                     false => (acceptor.accept(socket).await?, false),

@@ -4,6 +4,7 @@
 use super::health_check::ProbeTarget;
 use super::json;
 use crate::net::clock;
+use crate::server::acme::CertificateStatus;
 use crate::server::state::ServerState;
 use crate::sync::{Mutex, MutexGuard};
 use crate::version::VERSION;
@@ -23,6 +24,22 @@ struct StatusPage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     version: &'static str,
+    /// The certificates of clients' names (`acmeDomain`).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    certificates: Vec<ListedCertificate>,
+}
+
+/// Maximum number of certificates listed: those that are missing or expire first.
+const MAX_CERTIFICATES: usize = 100;
+
+#[derive(Serialize)]
+struct ListedCertificate {
+    name: Box<str>,
+    /// The end of its validity: Unix time in seconds; `None` without a certificate.
+    expires: Option<i64>,
+    /// Why the last attempt to get another one has failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
 }
 
 /// The result of a self test; the error is the reason.
@@ -61,8 +78,24 @@ impl HealthStatus {
             status: if failed.is_none() { "ok" } else { "failed" },
             reason: failed.as_deref(),
             version: VERSION,
+            certificates: self.certificates(),
         };
         (failed.is_none(), json::line(&page))
+    }
+
+    fn certificates(&self) -> Vec<ListedCertificate> {
+        let mut all = self.state.acme.certificates();
+        all.sort_by_key(|(_, status)| status.expires);
+        let listed = all.into_iter().take(MAX_CERTIFICATES);
+        listed
+            .map(
+                |(name, CertificateStatus { expires, error })| ListedCertificate {
+                    name,
+                    expires,
+                    error,
+                },
+            )
+            .collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, CachedHealth> {

@@ -36,6 +36,7 @@ impl Registry {
         inner.attach(login.key, tunnel, Signal::Ready);
         inner.limit_draining(login);
         self.wake_visitors(&inner, login.key);
+        self.names_event.notify(usize::MAX);
         Ok(opened)
     }
 
@@ -115,6 +116,7 @@ impl Registry {
         }
         inner.attach(id, tunnel, Signal::Services);
         self.wake_visitors(&inner, id);
+        self.names_event.notify(usize::MAX);
         Ok(opened)
     }
 
