@@ -153,7 +153,7 @@ impl Gateway {
             let host = self.ip.to_string();
             let conn = Conn::from(net::dial(&host, port, HTTP_TIMEOUT).await.ok()?);
             conn.write_all(request).await.ok()?;
-            let (response, _) = response::read(|cx, buffer| conn.poll_read(cx, buffer))
+            let (response, _) = response::read(|cx, buffer| conn.poll_read(cx, buffer), &[])
                 .await
                 .map_err(|e| log::debug!("UPnP at {}: {e}", self.ip))
                 .ok()?;
