@@ -1,6 +1,6 @@
 //! A restart of a server with tunnels over QUIC.
 
-use crate::common::gt::{client, quic_tunnel, server};
+use crate::common::gt::{client, quic_tunnel, server, server_of_id1};
 use crate::common::samples::Random;
 use crate::common::scratch::Scratch;
 use crate::common::service::{self, assert_echo};
@@ -67,6 +67,32 @@ fn a_transfer_over_quic_goes_on_through_two_restarts_and_the_death_of_the_new_pr
     assert!([begin, rest].concat() == *bytes);
     drop(visitor);
     assert_eq!(server.exit().code(), Some(0));
+}
+
+#[test]
+fn a_client_of_a_server_that_was_killed_is_reset_by_the_next_process_and_comes_back() {
+    let (state, port) = (Scratch::new(), free_port());
+    let http = service::http(0, "here");
+    let start = || {
+        server_of_id1(&format!(
+            "-quicAddr 127.0.0.1:{port} -stateDir {}",
+            state.path().display()
+        ))
+    };
+    let mut first = start();
+    first.quic_addr();
+    // A silent server would be given up after 50 s; pings tell earlier that another process is there.
+    let mut client = client(&format!(
+        "-remote quic://127.0.0.1:{port} -remoteCertInsecure -id id1 -secret secret1 -remoteTimeout 20s \
+         -reconnectDelay 100ms -local http://{}",
+        http.addr
+    ));
+    client.wait_for_tunnel();
+    first.kill();
+    let mut second = start();
+    client.wait_for("the peer does not know the connection any more");
+    client.wait_for_tunnels(2);
+    assert_eq!(get(second.addr(), "id1.a", "/").text(), "here / id1.a");
 }
 
 #[test]

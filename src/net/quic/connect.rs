@@ -2,7 +2,7 @@
 
 use super::connection::Connection;
 use super::endpoint::EndpointShared;
-use super::setup::ClientSetup;
+use super::setup::{self, ClientSetup};
 use super::socket::QuicSocket;
 use crate::net::runtime::costly_step;
 use crate::net::{dial, timeout, Conn, TaskGuard};
@@ -46,8 +46,9 @@ async fn connect_to(
     let socket = QuicSocket::for_peer(addr).map_err(named)?;
     let mut key = [0; 8];
     crate::net::tls::fill_random(&mut key)?;
-    let endpoint =
-        EndpointShared::start(socket, u64::from_ne_bytes(key), None, None).map_err(named)?;
+    let key = u64::from_ne_bytes(key);
+    let config = setup::endpoint(key).map_err(named)?;
+    let endpoint = EndpointShared::start(socket, (key, config), None, None);
     costly_step().await;
     let connection = endpoint
         .connect(setup.config(), addr, name, guard)

@@ -6,6 +6,7 @@ use super::connection::{Connection, ConnectionShared};
 use super::driver::Driver;
 use super::link::{PacketLink, PacketRoutes};
 use super::pending::PendingHandshakes;
+use super::resets::{self, is_answered_by_reset};
 use super::setup;
 use super::socket::{OutgoingDatagrams, QuicSocket};
 #[cfg(feature = "client")]
@@ -79,8 +80,9 @@ struct EndpointState {
     /// Which process has the connection of a packet.
     routes: PacketRoutes,
     /// Number of processes that have the socket, too, and pass packets on to this one.
-    #[cfg(feature = "server")]
     links: u32,
+    /// From when on connections that are not known may be reset.
+    resets_from: Instant,
 }
 
 /// Buffers that an endpoint's own answers are written into.
@@ -90,12 +92,13 @@ impl EndpointShared {
     /// Creates an endpoint and its task. Its connection IDs are recognized by `key`, see `link`.
     pub fn start(
         socket: QuicSocket,
-        key: u64,
+        (key, config): (u64, quinn_proto::EndpointConfig),
         server: Option<Arc<quinn_proto::ServerConfig>>,
         parent: Option<PacketLink>,
-    ) -> std::io::Result<EndpointHandle> {
+    ) -> EndpointHandle {
         let is_open = server.is_some();
-        let config = Arc::new(setup::endpoint(key)?);
+        let config = Arc::new(config);
+        let resets_from = resets::begin(parent.is_some(), clock::now());
         let state = EndpointState {
             // The sockets do not fragment.
             proto: quinn_proto::Endpoint::new(config, server, true, None),
@@ -105,8 +108,8 @@ impl EndpointShared {
             accepting: None,
             is_open,
             routes: PacketRoutes::new(key, parent),
-            #[cfg(feature = "server")]
             links: 0,
+            resets_from,
         };
         let shared = Arc::new(Self {
             socket: Mutex::new(Arc::new(socket)),
@@ -117,7 +120,7 @@ impl EndpointShared {
             let_go: Shutdown::default(),
         });
         net::spawn(shared.receiver());
-        Ok(shared)
+        shared
     }
 
     /// Returns the socket to send with.
@@ -192,7 +195,11 @@ impl EndpointShared {
                 Some(DatagramEvent::NewConnection(incoming)) => {
                     state.attempt(incoming, &mut answers);
                 }
-                Some(DatagramEvent::Response(transmit)) => answers.push((transmit, answer)),
+                Some(DatagramEvent::Response(transmit)) => {
+                    if !is_answered_by_reset(datagram) || state.may_reset(now) {
+                        answers.push((transmit, answer));
+                    }
+                }
                 None => {}
             }
         }
@@ -360,6 +367,11 @@ impl EndpointState {
         }
     }
 
+    /// Whether connections that are not known may be reset: no other process can have them.
+    fn may_reset(&self, now: Instant) -> bool {
+        self.is_open && self.links == 0 && now >= self.resets_from
+    }
+
     /// Ignores all attempts that nobody has taken.
     fn ignore_attempts(&mut self) {
         for attempt in self.attempts.drain(..) {
@@ -514,7 +526,8 @@ impl Endpoint {
         let config = Some(setup.for_endpoint());
         let (parent, guard) = parent.unzip();
         let end = parent.as_ref().map(PacketLink::end);
-        let endpoint = EndpointShared::start(socket, key, config, parent)?;
+        let shape = setup::server_endpoint(key, &setup.reset_key)?;
+        let endpoint = EndpointShared::start(socket, (key, shape), config, parent);
         if let Some(end) = end {
             let kept = endpoint.clone();
             net::spawn(async move {

@@ -19,6 +19,7 @@ mod mover;
 #[cfg(feature = "client")]
 mod path;
 mod pending;
+mod resets;
 pub(crate) mod setup;
 mod socket;
 #[cfg(feature = "client")]

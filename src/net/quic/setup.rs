@@ -10,6 +10,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "server")]
+use super::resets::ServerIds;
 #[cfg(feature = "client")]
 use quinn_proto::crypto::rustls::QuicClientConfig;
 #[cfg(feature = "server")]
@@ -36,6 +38,9 @@ const IDLE_TIMEOUT_MS: u32 = 60_000;
 const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// Payload of a packet of 1500 bytes with the headers of IPv6 and UDP, less what PPPoE takes.
 const MAX_MTU: u16 = 1440;
+/// Minimum time between two resets of connections that a server does not know, which are smaller than what they answer.
+#[cfg(feature = "server")]
+const RESET_INTERVAL: Duration = Duration::from_millis(5);
 /// Maximum number of connections that have sent their first packet and are not accepted yet.
 #[cfg(feature = "server")]
 const MAX_INCOMING: usize = 256;
@@ -48,8 +53,24 @@ pub fn endpoint(key: u64) -> io::Result<EndpointConfig> {
     let mut secret = [0; 64];
     tls::fill_random(&mut secret)?;
     let reset_key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &secret);
+    endpoint_with(reset_key, move || Box::new(generator(key)))
+}
+
+/// Returns the configuration of a server's endpoint like [`endpoint`], which resets connections that it does not know.
+#[cfg(feature = "server")]
+pub fn server_endpoint(key: u64, reset_key: &ring::hmac::Key) -> io::Result<EndpointConfig> {
+    let ids = move || -> Box<dyn ConnectionIdGenerator> { Box::new(ServerIds(generator(key))) };
+    let mut config = endpoint_with(reset_key.clone(), ids)?;
+    config.min_reset_interval(RESET_INTERVAL);
+    Ok(config)
+}
+
+fn endpoint_with(
+    reset_key: ring::hmac::Key,
+    ids: impl Fn() -> Box<dyn ConnectionIdGenerator> + Send + Sync + 'static,
+) -> io::Result<EndpointConfig> {
     let mut config = EndpointConfig::new(Arc::new(reset_key));
-    config.cid_generator(move || -> Box<dyn ConnectionIdGenerator> { Box::new(generator(key)) });
+    config.cid_generator(ids);
     let mut seed = [0; 32];
     tls::fill_random(&mut seed)?;
     config.rng_seed(Some(seed));
@@ -138,6 +159,8 @@ impl ClientSetup {
 pub struct ServerSetup {
     config: quinn_proto::ServerConfig,
     bbr: bool,
+    /// The key of resets, which is the same after the server was killed.
+    pub reset_key: ring::hmac::Key,
 }
 
 #[cfg(feature = "server")]
@@ -155,7 +178,12 @@ impl ServerSetup {
             .max_incoming(MAX_INCOMING)
             .incoming_buffer_size(INCOMING_BUFFER.0)
             .incoming_buffer_size_total(INCOMING_BUFFER.1);
-        Ok(Self { config, bbr })
+        let reset_key = identity.hmac_key(b"gt QUIC stateless reset")?;
+        Ok(Self {
+            config,
+            bbr,
+            reset_key,
+        })
     }
 
     /// Returns the configuration of endpoints.
