@@ -55,6 +55,9 @@ pub enum Command {
     /// Make a key for a client and write it into this file (`gt keygen`).
     #[cfg(feature = "client")]
     Keygen(PathBuf),
+    /// Print a key for a private service (`gt keygen -shared`).
+    #[cfg(feature = "p2p")]
+    SharedKey,
     /// Print the configuration of another program as gt's (`gt import`).
     Import(ImportRequest),
 }
@@ -138,6 +141,8 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
         Some(Subcommand::Hash(user)) => return Ok(Command::Hash(user)),
         #[cfg(feature = "client")]
         Some(Subcommand::Keygen(file)) => return Ok(Command::Keygen(file)),
+        #[cfg(feature = "p2p")]
+        Some(Subcommand::SharedKey) => return Ok(Command::SharedKey),
         Some(Subcommand::Import(request)) => return Ok(Command::Import(request)),
         None => {}
     }
@@ -424,6 +429,7 @@ fn usage(role: Option<RoleName>) -> String {
              gt bans lift ADDRESS   lift the bans of an address, or of all\n  \
              gt status              show the ways to the clients that running clients forward to\n  \
              gt keygen [FILE]       make a key for a client (key), and print the server's publicKey\n  \
+             gt keygen -shared      print a key for a private service (private) and its clients\n  \
              {HASH}\
              {IMPORT}\
              gt help [ROLE]         print this help, or the flags of the server or the client\n  \

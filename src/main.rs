@@ -70,6 +70,8 @@ fn main() -> ExitCode {
         Ok(Command::Hash(user)) => return hash(user.as_ref()),
         #[cfg(feature = "client")]
         Ok(Command::Keygen(file)) => return keygen(&file),
+        #[cfg(feature = "p2p")]
+        Ok(Command::SharedKey) => return shared_key(),
         #[cfg(feature = "import")]
         Ok(Command::Import(request)) => return import(&request),
         #[cfg(not(feature = "import"))]
@@ -202,6 +204,18 @@ fn keygen(file: &Path) -> ExitCode {
             let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
             let line = format!("{} {}", key.public_key(), host.trim());
             let _ = writeln!(io::stdout(), "{}", line.trim_end());
+            ExitCode::SUCCESS
+        }
+        Err(e) => complain(FAILED, &format!("no key was made: {e}"), None),
+    }
+}
+
+/// Prints a key for a private service: 256 random bits.
+#[cfg(feature = "p2p")]
+fn shared_key() -> ExitCode {
+    match gt::keys::shared_key() {
+        Ok(key) => {
+            let _ = writeln!(io::stdout(), "{key}");
             ExitCode::SUCCESS
         }
         Err(e) => complain(FAILED, &format!("no key was made: {e}"), None),

@@ -66,6 +66,7 @@ Every flag is also a key under \fBoptions:\fR of a yaml file, by the same name; 
 \fBgt status\fR shows the ways to the clients that running clients forward to.
 \fBgt hash\fR [\fIuser\fR] asks for a password, or reads a line of standard input, and prints its hash.
 \fBgt keygen\fR [\fIfile\fR] makes a key for a client and prints the line of it that the server needs.
+\fBgt keygen \-shared\fR prints a key for a private service and the clients that may reach it.
 \fBgt import\fR \fIfile\fR prints a configuration of frp, of rathole or of the original GT as gt's.
 \fBgt fingerprint \-config\fR \fIfile\fR prints the fingerprint of a server's key, for \fBremoteKey\fR.
 \fBgt check\fR tests a configuration without running it.

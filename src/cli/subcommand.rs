@@ -33,6 +33,9 @@ pub enum Subcommand {
     /// Make a key for a client, and write it into this file.
     #[cfg(feature = "client")]
     Keygen(PathBuf),
+    /// Print a key for a private service.
+    #[cfg(feature = "p2p")]
+    SharedKey,
     /// Print the configuration of another program as gt's.
     Import(ImportRequest),
 }
@@ -71,6 +74,8 @@ pub fn word(
         "hash" => user(rest)
             .map(|user| Some(Subcommand::Hash(user)))
             .map_err(ConfigError::new),
+        #[cfg(feature = "p2p")]
+        "keygen" if matches!(rest, [flag] if flag == "-shared") => Ok(Some(Subcommand::SharedKey)),
         #[cfg(feature = "client")]
         "keygen" => key_file(rest)
             .map(|file| Some(Subcommand::Keygen(file)))

@@ -3,19 +3,22 @@
 
 use super::context::ClientContext;
 use super::files;
+use super::p2p::label::ServiceLabel;
 use super::p2p::{self, AcceptChannel, ChannelConn, RelayRequest};
 use super::passwords::PasswordCheck;
+use super::private::{self, Carried};
 use super::proxy;
-use super::services::{dial, reset_code, Service, ServiceTarget, Visitor};
+use super::services::{dial, reset_code, Service, ServiceTarget, Services, Visitor};
 use super::speed_limits::LimitedVisitor;
 use super::visitor_conn::VisitorConn;
 use super::visitor_rules::VisitorRules;
 use crate::logging::FirstRequest;
 use crate::tunnel::Relay;
-use crate::wire::frame::ResetCode;
+use crate::wire::frame::{ResetCode, ServiceIndex};
 use crate::wire::origin::VisitorOrigin;
-use futures_lite::AsyncWriteExt;
+use futures_lite::{future, AsyncWriteExt};
 use log::Level;
+use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -27,12 +30,26 @@ pub const ACCEPT: AcceptChannel = accept;
 
 fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
     let services = context.services();
-    let Some(index) = services.named(p2p::prefix_of(label), &context.id) else {
-        return log::debug!("a peer asks for an unknown service: {label:?}");
+    let wanted = match ServiceLabel::parse(label) {
+        ServiceLabel::Private => Wanted::Private(Carried::Bytes),
+        label => match services.labelled(label, &context.id) {
+            Some(index) => Wanted::Known(index),
+            None => return log::debug!("a peer asks for an unknown service: {label:?}"),
+        },
     };
     let serving = context.serving.begin();
     let (rules, id) = (context.visitor_rules.clone(), context.id.clone());
     crate::net::spawn(async move {
+        let mut channel = channel;
+        let (index, _peer) = match wanted {
+            Wanted::Known(index) => (index, None),
+            Wanted::Private(carried) => {
+                match private::serve_peer(&mut channel, &services, carried).await {
+                    Ok((index, peer)) => (index, Some(peer)),
+                    Err(e) => return log::debug!("a peer asks for a private service: {e}"),
+                }
+            }
+        };
         let Some(service) = services.get(index) else {
             return;
         };
@@ -47,10 +64,8 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
         };
         let first = visit.as_ref().filter(|_| service.is_read());
         let first = first.map(|visit| visit.first_request());
-        if let Err(e) = admission
-            .unless_ended(Box::pin(carry(&rules, service, channel, first)))
-            .await
-        {
+        let carrying = unless_revoked(service, carry(&rules, service, channel, first));
+        if let Err(e) = admission.unless_ended(Box::pin(carrying)).await {
             let level = match e.kind() {
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Debug,
                 _ => services.level_of_failure(),
@@ -59,6 +74,29 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
         }
         drop(serving);
     });
+}
+
+/// The service that a peer asks for.
+enum Wanted {
+    Known(ServiceIndex),
+    /// The one whose key it proves.
+    Private(Carried),
+}
+
+/// Runs a task of a service's visitor, unless the service is private and its key counts no longer.
+async fn unless_revoked<T>(
+    service: &Service,
+    task: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let revoked = async {
+        match &service.private {
+            Some(access) => access.revoked().await,
+            None => future::pending().await,
+        }
+        let why = "the key of the private service has changed";
+        Err(io::Error::new(io::ErrorKind::ConnectionReset, why))
+    };
+    future::or(revoked, task).await
 }
 
 async fn carry(
@@ -76,6 +114,7 @@ async fn carry(
         udp: None,
     };
     match &service.target {
+        ServiceTarget::Signaling => Ok(()),
         ServiceTarget::Files(root) => {
             let conn = LimitedVisitor::new(channel, service.limits(true));
             files::serve(root, conn, visitor.of_files()).await
@@ -109,7 +148,21 @@ pub async fn relay(
         already,
     } = request;
     let services = context.services();
-    let found = services.named(p2p::prefix_of(&label), &context.id);
+    let private = match ServiceLabel::parse(&label) {
+        ServiceLabel::Private => Some(Carried::Bytes),
+        ServiceLabel::PrivateUdp => Some(Carried::Datagrams),
+        _ => None,
+    };
+    if let Some(carried) = private {
+        let request = RelayRequest {
+            stream,
+            label,
+            head,
+            already,
+        };
+        return Box::pin(relay_private(context, &services, request, carried, origin)).await;
+    }
+    let found = services.labelled(ServiceLabel::parse(&label), &context.id);
     let Some(service) = found.and_then(|index| services.get(index)) else {
         stream.fail(ResetCode::UnknownService);
         return Ok(());
@@ -137,6 +190,7 @@ pub async fn relay(
     };
     let addr = match &service.target {
         ServiceTarget::Server(addr) => addr,
+        ServiceTarget::Signaling => return Ok(()),
         ServiceTarget::Proxy(target) => {
             stream.write_all(head.as_bytes()).await?;
             let opened = Box::pin(proxy::open(target, service, &mut stream, visitor)).await;
@@ -167,6 +221,78 @@ pub async fn relay(
     let relay = Relay::service(stream, Arc::new(conn));
     relay.while_admitted(|| admission.holds()).await;
     Ok(())
+}
+
+/// Connects the stream of a relay request to the private service whose key its other end proves.
+async fn relay_private(
+    context: &ClientContext,
+    services: &Services,
+    request: RelayRequest,
+    carried: Carried,
+    origin: Option<VisitorOrigin>,
+) -> io::Result<()> {
+    let RelayRequest {
+        mut stream,
+        head,
+        already,
+        ..
+    } = request;
+    if !already.is_empty() {
+        // The end that dials waits for the answer, and its server for both.
+        stream.fail(ResetCode::Aborted);
+        return Ok(());
+    }
+    stream.write_all(head.as_bytes()).await?;
+    let visitor = origin.as_ref().and_then(VisitorOrigin::visitor);
+    let proving = private::serve_relay(stream, services, carried, visitor);
+    let (mut stream, index, _peer) = proving.await.map_err(io::Error::other)?;
+    let Some(service) = services.get(index) else {
+        return Ok(());
+    };
+    stream.set_idle_limit(service.config.local_timeout);
+    let mut visit = services.visit(&context.id, &service.config, origin.as_ref(), true);
+    let rules = &context.visitor_rules;
+    let admission = rules.admit(&service.config, visitor);
+    let Some(mut admission) = admission.filter(|_| rules.count(&service.config, visitor)) else {
+        if let Some(visit) = &mut visit {
+            visit.end("denied");
+        }
+        return Ok(());
+    };
+    let first = visit.as_ref().filter(|_| service.is_read());
+    let visitor = Visitor {
+        password: PasswordCheck::new(rules, &service.config, origin.as_ref()),
+        origin,
+        come: Vec::new(),
+        first: first.map(|visit| visit.first_request()),
+        has_window: true,
+        udp: None,
+    };
+    let carrying = async {
+        match &service.target {
+            ServiceTarget::Signaling => Ok(()),
+            ServiceTarget::Files(root) => {
+                let conn = LimitedVisitor::new(stream, service.limits(true));
+                files::serve(root, conn, visitor.of_files()).await
+            }
+            ServiceTarget::Proxy(target) => {
+                match Box::pin(proxy::open(target, service, &mut stream, visitor)).await? {
+                    Some(conn) => private::carry(stream, &conn).await,
+                    None => Ok(()),
+                }
+            }
+            ServiceTarget::Server(addr) => {
+                let conn = dial(service, addr, visitor).await?;
+                private::carry(stream, &conn).await
+            }
+        }
+    };
+    let carrying = unless_revoked(service, carrying);
+    let carried = admission.unless_ended(Box::pin(carrying)).await;
+    if service.config.is_udp() {
+        service.tell_losses();
+    }
+    carried
 }
 
 impl VisitorConn for ChannelConn {

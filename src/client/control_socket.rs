@@ -136,6 +136,7 @@ fn shown(ban: &Ban) -> String {
         Exposure::Tcp { port, .. } => format!("TCP port {port}"),
         Exposure::Udp { port: 0, .. } => "a random UDP port".to_owned(),
         Exposure::Udp { port, .. } => format!("UDP port {port}"),
+        Exposure::Private { .. } => format!("private {}", ban.service.local),
     };
     let net = if ban.network.is_ipv6() { "/64" } else { "" };
     let seconds = ban.left.as_secs().saturating_add(1);

@@ -41,7 +41,7 @@ impl LocalAddress {
                 scheme: *scheme,
                 place: LocalPlace::Unix(socket.clone()),
             }),
-            Local::Files(_) | Local::Proxy(_) => None,
+            Local::Files(_) | Local::Proxy(_) | Local::Signaling => None,
         }
     }
 

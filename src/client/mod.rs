@@ -25,6 +25,9 @@ mod password_verdict;
 pub(crate) mod passwords;
 mod pool;
 mod pooled_tunnel;
+#[cfg(feature = "p2p")]
+pub(crate) mod private;
+mod private_access;
 #[cfg_attr(not(feature = "proxy"), path = "no_proxy.rs")]
 pub(crate) mod proxy;
 #[cfg_attr(any(feature = "sim", not(feature = "quic")), path = "no_quic.rs")]

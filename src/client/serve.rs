@@ -216,6 +216,12 @@ async fn connect<'a>(
         }
     }
     match target {
+        ServiceTarget::Signaling => {
+            let to_head = stream.starts_with(HEAD_METHOD).await;
+            let page = HttpRefusal::new("404 Not Found", "there is nothing here for visitors");
+            stream.write_all(page.page(to_head).as_bytes()).await?;
+            Ok(ReachedService::Done)
+        }
         ServiceTarget::Files(root) => Ok(ReachedService::Files(root, visitor.of_files())),
         ServiceTarget::Proxy(target) => {
             match Box::pin(proxy::open(target, service, stream, visitor)).await {

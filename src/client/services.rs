@@ -4,12 +4,19 @@
 use super::files::{FileVisitor, FolderRoot};
 use super::health::ServiceHealth;
 use super::local_address::LocalAddress;
+#[cfg(feature = "p2p")]
+use super::p2p::label::ServiceLabel;
 use super::passwords::PasswordCheck;
+#[cfg(feature = "p2p")]
+use super::private::Carried;
+use super::private_access::PrivateAccess;
 use super::proxy::{self, ProxyTarget, UdpWay};
 use super::request_edits::{ForwardedVisitor, RequestEdits};
 use super::rewriting_conn::RewritingConn;
 use super::speed_limits::{LimitedConn, SharedLimit, SpeedLimits};
 use crate::config::label::ascii;
+#[cfg(feature = "p2p")]
+use crate::config::Secret;
 use crate::config::{Exposure, Local, Remote, Scheme, ServiceConfig, Transport};
 use crate::logging::{AccessLog, FirstRequest, LogThrottle, Visit, Way};
 use crate::net::{self, clock, Conn, DatagramLosses};
@@ -54,6 +61,8 @@ pub struct Service {
     /// The speed limit that all connections share.
     pub speed: SharedLimit,
     pub target: ServiceTarget,
+    /// The access to a private service; `None` for others.
+    pub private: Option<PrivateAccess>,
     /// Whether it works; `None` if that is not checked.
     pub health: Option<Arc<ServiceHealth>>,
     /// The datagrams that were lost here; `None` for a service without any.
@@ -75,6 +84,8 @@ pub enum ServiceTarget {
     /// Where its visitors want to go.
     #[cfg_attr(not(feature = "proxy"), allow(dead_code))]
     Proxy(ProxyTarget),
+    /// The answers to peers, and to nobody else.
+    Signaling,
 }
 
 impl Services {
@@ -95,12 +106,17 @@ impl Services {
                     let root = FolderRoot::open(path, service.follow_links_outside)?;
                     (ServiceTarget::Files(Arc::new(root)), None)
                 }
+                (Local::Signaling, None) => (ServiceTarget::Signaling, None),
                 (local, None) => return Err(io::Error::other(format!("{local} has no address"))),
             };
             list.push(Service {
                 config: Arc::new(service.clone()),
                 speed: SharedLimit::new(service),
                 target,
+                private: match &service.exposure {
+                    Exposure::Private { key } => Some(PrivateAccess::new(key)),
+                    _ => None,
+                },
                 health,
                 losses: service.is_udp().then(Arc::default),
             });
@@ -133,6 +149,8 @@ impl Services {
             _ if is_p2p => Way::P2p,
             Exposure::Tcp { .. } => Way::Tcp,
             Exposure::Udp { .. } => Way::Udp,
+            // Through the server, as a peer's connection that it cannot read.
+            Exposure::Private { .. } => Way::P2p,
             host if host.is_http() => Way::Http,
             _ => Way::Tls,
         };
@@ -151,6 +169,9 @@ impl Services {
     pub fn for_server(self: &Arc<Self>, ability: ServerAbility) -> Arc<Self> {
         let can_be = |service: &&Service| {
             let Service { config, .. } = service;
+            if config.is_private() {
+                return false;
+            }
             let may_come = ability.version == Version::Two || config.visitors.is_empty();
             may_come && lacks(ability, config).is_none()
         };
@@ -185,15 +206,15 @@ impl Services {
 
     /// Returns the services as the server sees them.
     pub fn specs(&self) -> Vec<ServiceSpec> {
-        let specs = self.list.iter().map(|service| {
-            let spec = spec_of(&service.config.exposure);
-            match &service.config.group {
+        let specs = self.list.iter().filter_map(|service| {
+            let spec = spec_of(&service.config.exposure)?;
+            Some(match &service.config.group {
                 Some(group) => ServiceSpec::Grouped {
                     group: Box::new(group.clone()),
                     service: Box::new(spec),
                 },
                 None => spec,
-            }
+            })
         });
         specs.collect()
     }
@@ -226,7 +247,20 @@ impl Services {
 
     /// Takes over what is known of those services that these replace: what their checks have found out, and
     /// which visitors of a proxy send datagrams.
+    /// The keys of private services that are not among these count no longer.
     pub fn resume(&mut self, before: &Self) {
+        for old in &before.list {
+            let Some(access) = &old.private else {
+                continue;
+            };
+            let is_same = |new: &&mut Service| {
+                new.config.exposure == old.config.exposure && new.config.local == old.config.local
+            };
+            match self.list.iter_mut().find(is_same) {
+                Some(new) => new.private = Some(access.clone()),
+                None => access.revoke(),
+            }
+        }
         proxy::resume(&mut self.list, &before.list);
         for health in self.checked() {
             let same = before.checked().find(|before| health.is_like(before));
@@ -241,14 +275,54 @@ impl Services {
         self.list.get(index.as_usize())
     }
 
-    /// Returns the index of the service that a peer names: by its host prefix, as configured or as
-    /// registered at the server, or by its TCP port; the first service for `None`.
+    /// Whether there are private services.
     #[cfg(feature = "p2p")]
-    pub fn named(&self, wanted: Option<&str>, id: &str) -> Option<ServiceIndex> {
-        let mut services = ServiceIndex::all().zip(&self.list);
-        let Some(wanted) = wanted else {
-            return services.next().map(|(index, _)| index);
+    pub fn has_private(&self) -> bool {
+        self.list.iter().any(|service| service.private.is_some())
+    }
+
+    /// Returns the private services that carry this, with their keys.
+    #[cfg(feature = "p2p")]
+    pub fn private(&self, carried: Carried) -> impl Iterator<Item = (ServiceIndex, &Secret)> {
+        let services = ServiceIndex::all().zip(&self.list);
+        let is_meant =
+            move |service: &Service| service.config.is_udp() == (carried == Carried::Datagrams);
+        services
+            .filter(move |(_, service)| is_meant(service))
+            .filter_map(|(index, service)| Some((index, service.private.as_ref()?.key()?)))
+    }
+
+    /// Returns the index of the service that a peer names, unless that is a private one: by its host prefix, as
+    /// configured or as registered at the server, or by its port.
+    #[cfg(feature = "p2p")]
+    pub fn labelled(&self, label: ServiceLabel<'_>, id: &str) -> Option<ServiceIndex> {
+        let services = || ServiceIndex::all().zip(&self.list);
+        let find = |is_meant: &dyn Fn(&Service) -> bool| {
+            let mut services = services();
+            let found = services.find(|(_, service)| is_meant(service));
+            found.map(|(index, _)| index)
         };
+        match label {
+            ServiceLabel::First => {
+                find(&|it| it.private.is_none() && !matches!(it.target, ServiceTarget::Signaling))
+            }
+            ServiceLabel::Named(name) => self.named(name, id),
+            ServiceLabel::Port(wanted) => find(
+                &|it| matches!(it.config.exposure, Exposure::Tcp { port, .. } if port == wanted),
+            ),
+            ServiceLabel::UdpPort(wanted) => find(&|it| {
+                let has_port =
+                    matches!(it.config.exposure, Exposure::Udp { port, .. } if port == wanted);
+                has_port && !it.config.is_udp_of_proxy()
+            }),
+            ServiceLabel::Private | ServiceLabel::PrivateUdp | ServiceLabel::Unknown => None,
+        }
+    }
+
+    /// Returns the index of the service with this host prefix or TCP port.
+    #[cfg(feature = "p2p")]
+    fn named(&self, wanted: &str, id: &str) -> Option<ServiceIndex> {
+        let mut services = ServiceIndex::all().zip(&self.list);
         let name = ascii(wanted);
         let has_name = |(_, service): &(ServiceIndex, &Service)| match &service.config.exposure {
             Exposure::Host { prefix: None, .. } => name == ascii(id),
@@ -267,8 +341,11 @@ impl Services {
                 ..
             } => name == *prefix || name == ascii(&format!("{id}-{prefix}")),
             Exposure::Tcp { port, .. } => wanted.parse() == Ok(*port),
-            // Data channels carry streams of bytes.
-            Exposure::Udp { .. } => false,
+            // It has a label of its own.
+            Exposure::Udp { .. } | Exposure::Private { .. } => false,
+        };
+        let has_name = |it: &(ServiceIndex, &Service)| {
+            !matches!(it.1.target, ServiceTarget::Signaling) && has_name(it)
         };
         services.find(has_name).map(|(index, _)| index)
     }
@@ -299,7 +376,8 @@ impl Services {
                 Exposure::Tcp { port: 0, .. }
                 | Exposure::Udp { port: 0, .. }
                 | Exposure::Host { .. }
-                | Exposure::Domains { .. } => service.local.to_string(),
+                | Exposure::Domains { .. }
+                | Exposure::Private { .. } => service.local.to_string(),
                 Exposure::Tcp { port, .. } | Exposure::Udp { port, .. } => {
                     format!("{} (port {port})", service.local)
                 }
@@ -391,6 +469,7 @@ impl Services {
                 let outcome = match option {
                     "the UDP port" => "it serves nobody",
                     "visitorRate" => "they are not counted",
+                    "private" => "wrong keys of all peers count together",
                     "password" => "their passwords are checked one after the other",
                     _ => "the service learns that they are unknown",
                 };
@@ -420,7 +499,7 @@ impl Services {
             config: service, ..
         } in &self.list
         {
-            let is_proxy = matches!(service.local, Local::Proxy(_));
+            let is_proxy = matches!(service.local, Local::Proxy(_) | Local::Signaling);
             let exposure = Some(&service.exposure).filter(|_| !is_proxy);
             if let Some(Exposure::Host { tls: false, prefix }) = exposure {
                 let prefix = prefix.as_deref().map_or_else(|| ascii(id), Cow::from);
@@ -432,9 +511,9 @@ impl Services {
     }
 }
 
-/// Returns a service as the server sees it, without its group.
-fn spec_of(exposure: &Exposure) -> ServiceSpec {
-    match exposure {
+/// Returns a service as the server sees it, without its group; `None` if it does not.
+fn spec_of(exposure: &Exposure) -> Option<ServiceSpec> {
+    Some(match exposure {
         Exposure::Host { tls, prefix } => ServiceSpec::Host {
             tls: *tls,
             prefix: prefix.as_deref().map(Into::into),
@@ -459,7 +538,8 @@ fn spec_of(exposure: &Exposure) -> ServiceSpec {
             random: *random,
             port: *port,
         },
-    }
+        Exposure::Private { .. } => return None,
+    })
 }
 
 /// What a server can publish.
@@ -482,7 +562,7 @@ fn lacks(ability: ServerAbility, service: &ServiceConfig) -> Option<&'static str
     } = ability.kinds;
     let needs = [
         (service.has_domains() && !domains, "a domain"),
-        (service.is_udp() && !udp, "a UDP port"),
+        (service.has_udp_port() && !udp, "a UDP port"),
         (service.group.is_some() && !groups, "a serviceGroup"),
     ];
     needs
@@ -599,7 +679,7 @@ impl Service {
             ServiceTarget::Server(addr) => {
                 config.use_local_as_http_host && addr.scheme != Scheme::Https
             }
-            ServiceTarget::Files(_) => false,
+            ServiceTarget::Files(_) | ServiceTarget::Signaling => false,
             ServiceTarget::Proxy(_) => true,
         };
         rewrites || config.forwarded || !config.passwords.is_empty()

@@ -8,6 +8,7 @@ mod options;
 mod outbound;
 #[cfg_attr(not(feature = "password"), path = "client/no_password.rs")]
 mod password;
+mod private;
 #[cfg_attr(not(feature = "proxy"), path = "client/no_proxy.rs")]
 pub(crate) mod proxy;
 mod remote;
@@ -53,6 +54,8 @@ const OF_P2P: &[&str] = &[
     "tcpForwardConnections",
     "tcpForwardFallback",
     "tcpForwardHostPrefix",
+    "tcpForwardKey",
+    "tcpForwardKeyFile",
     "webrtcConnectionIdleTimeout",
     "webrtcConnections",
     "webrtcLogLevel",
@@ -140,6 +143,8 @@ pub struct TcpForward {
     pub addr: ListenAddr,
     /// Host prefix of the other client.
     pub host_prefix: String,
+    /// Key of the private service to reach; `None` for the service with the host prefix.
+    pub key: Option<Secret>,
     /// Number of peer connections, 1 to 10.
     pub connections: usize,
     /// Whether connections go through the server while there is no peer connection.
@@ -231,8 +236,11 @@ pub fn load(
     let mut services = Vec::new();
     for (name, group) in groups {
         secret_files.extend(group.password_file.clone());
+        secret_files.extend(group.private_file.clone());
         services.extend(ServiceConfig::all(group, &name, &mut warnings).map_err(fail)?);
     }
+    private::check_keys(&services).map_err(fail)?;
+    services.extend(private::signaling(&id, &services).map_err(fail)?);
     check_ports(&services).map_err(fail)?;
     check_prefixes(&id, &services).map_err(fail)?;
     check_domains(&services).map_err(fail)?;
@@ -283,6 +291,12 @@ pub fn load(
         (Some(addr), Some(host_prefix)) => Some(TcpForward {
             addr,
             host_prefix: host_prefix.0,
+            key: private::key(
+                ("tcpForwardKey", options.tcp_forward_key),
+                ("tcpForwardKeyFile", options.tcp_forward_key_file),
+                &mut secret_files,
+            )
+            .map_err(fail)?,
             connections: small(options.tcp_forward_connections.0),
             fallback: options.tcp_forward_fallback,
         }),

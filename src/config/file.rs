@@ -62,7 +62,11 @@ impl Document {
     pub fn with_secrets(&self) -> Option<PathBuf> {
         let text = self.tree.text();
         let has = |key: &str| text.contains(key);
-        let has = has("secret:") || has("groupKey:") || has("sentryDSN:");
+        let has = has("secret:")
+            || has("groupKey:")
+            || has("sentryDSN:")
+            || has("private:")
+            || has("ForwardKey:");
         has.then(|| self.path.clone())
     }
 

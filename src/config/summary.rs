@@ -10,7 +10,15 @@ use super::yaml::{Node, NodeKind};
 /// The text that replaces a secret.
 const MASK: &str = "******";
 /// Options whose values are secrets.
-const SECRETS: [&str; 4] = ["groupKey", "password", "secret", "sentryDSN"];
+const SECRETS: [&str; 7] = [
+    "groupKey",
+    "password",
+    "private",
+    "secret",
+    "sentryDSN",
+    "tcpForwardKey",
+    "udpForwardKey",
+];
 /// Flags that are actions, not options.
 const NO_OPTIONS: [&str; 3] = ["h", "s", "version"];
 /// Sections of a file besides `options`.

@@ -64,6 +64,7 @@ pub fn locals(data: &[u8]) {
                 assert!(!path.contains(&0));
             }
             Local::Proxy(_) => {}
+            Local::Signaling => panic!("no option names it"),
         }
         assert_eq!(Local::read(&local.to_string()), Ok(local));
     }

@@ -56,6 +56,12 @@ pub fn flags(data: &[u8]) {
             "config",
             "users",
             "secretFile",
+            "privateFile",
+            "private-file",
+            "tcpForwardKeyFile",
+            "tcp-forward-key-file",
+            "udpForwardKeyFile",
+            "udp-forward-key-file",
             "secret-file",
             "passwordFile",
             "password-file",
@@ -75,6 +81,8 @@ pub fn flags(data: &[u8]) {
         Ok(Command::Signal(_) | Command::Import(_)) => {}
         #[cfg(feature = "client")]
         Ok(Command::Bans(_) | Command::Status | Command::Keygen(_)) => {}
+        #[cfg(feature = "p2p")]
+        Ok(Command::SharedKey) => {}
         #[cfg(feature = "password")]
         Ok(Command::Hash(_)) => {}
         Err(error) => assert!(error.to_string().len() < usual + 16 * data.len()),

@@ -6,9 +6,13 @@ mod login;
 #[cfg(feature = "client")]
 mod private_key;
 mod public_key;
+#[cfg(feature = "p2p")]
+mod shared_key;
 
 pub use fingerprint::Fingerprint;
 pub use login::{Binding, Challenge, CHALLENGE};
 #[cfg(feature = "client")]
 pub use private_key::PrivateKey;
 pub use public_key::{AuthorizedKey, PublicKey, Signature, PUBLIC_KEY, SIGNATURE};
+#[cfg(feature = "p2p")]
+pub use shared_key::shared_key;

@@ -35,6 +35,8 @@ mod known_servers;
 mod named;
 #[cfg(not(feature = "server"))]
 mod no_keys;
+#[cfg(feature = "p2p")]
+pub mod peer;
 mod pem;
 #[cfg(all(feature = "quic", feature = "server"))]
 mod quic_identity;

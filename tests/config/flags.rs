@@ -15,6 +15,8 @@ use std::net::{SocketAddr, TcpStream};
 const BAD_CREDENTIALS: Frame = Frame::Error(1);
 const PASSWORD: &str = "bob:$pbkdf2-sha256$i=310000$3+4f3ib27oI8qj+tj8Bx4w$6rT2vBti7/VRXwpEl8XzVNnL/S3xcePFxPLXFL55vZo";
 
+const SHARED: &str = "0123456789abcdef";
+
 /// Returns the answer to a client that connects to `addr` with this hello.
 fn answer(addr: SocketAddr, hello: &[u8]) -> Frame {
     Peer::client(addr, hello).frame()
@@ -84,10 +86,19 @@ fn every_flag_has_its_effect() {
         secret.display(),
         passwords.display()
     );
+    let shared = scratch.file("shared", SHARED);
+    let shared = shared.display();
+    let forward = "-tcpForwardAddr 1 -tcpForwardHostPrefix p";
+    let private = format!(
+        "-id i -local tcp://h:1 -remote h {forward} -private {SHARED} -tcpForwardKey {SHARED}"
+    );
+    let private_files = format!(
+        "-id i -local tcp://h:1 -remote h {forward} -privateFile {shared} -tcpForwardKeyFile {shared}"
+    );
     let [server, client] = [server, client].map(|flags| format!("{flags} {common}"));
     for (role, lines) in [
         ("server", &[server][..]),
-        ("client", &[client, keys, files]),
+        ("client", &[client, keys, files, private, private_files]),
     ] {
         let without = not_effective(role, lines);
         assert!(without.is_empty(), "{without:?}");

@@ -11,3 +11,5 @@ mod forward_to_original;
 mod malformed_signaling;
 #[cfg(feature = "p2p")]
 mod p2p;
+#[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
+mod private;

@@ -3,6 +3,7 @@
 use crate::client::connect::ConnectFailure;
 use crate::client::p2p::signaling::RELAY;
 use crate::client::p2p::P2pError;
+use crate::client::private::ProofError;
 use std::{fmt, io};
 
 /// Why a connection to the other client could not be set up.
@@ -26,6 +27,8 @@ pub enum ForwardError {
     TooLate,
     /// The other client does not support relays.
     CannotRelay,
+    /// The other end has not proved the key of a private service.
+    Unproved(ProofError),
 }
 
 impl fmt::Display for ForwardError {
@@ -46,12 +49,19 @@ impl fmt::Display for ForwardError {
             Self::BadAnswer(why) => f.write_str(why),
             Self::Unconnected => f.write_str("the peer could not be reached"),
             Self::TooLate => f.write_str("the peer did not connect in time"),
+            Self::Unproved(e) => e.fmt(f),
             Self::CannotRelay => write!(
                 f,
                 "the other client cannot relay: its answer does not repeat \"{RELAY}\" (it is an \
                  original GT or an older gt; update it, or set tcpForwardFallback to false)"
             ),
         }
+    }
+}
+
+impl From<ProofError> for ForwardError {
+    fn from(e: ProofError) -> Self {
+        Self::Unproved(e)
     }
 }
 

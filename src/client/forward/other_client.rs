@@ -4,7 +4,9 @@ use super::error::ForwardError;
 use crate::client::p2p::signaling::{SignalingResponse, RELAY};
 use crate::client::p2p::P2p;
 use crate::client::pool::Pool;
+use crate::client::private::{self, Carried};
 use crate::client::reach::reach_as_visitor;
+use crate::config::Secret;
 use crate::net::{timeout, Conn};
 use std::io;
 use std::sync::Arc;
@@ -48,8 +50,27 @@ impl OtherClient {
         Ok((conn, host))
     }
 
-    /// Opens a connection through the server to the service of this label.
-    pub async fn relay(&self, label: &str) -> Result<RelayedConn, ForwardError> {
+    /// Opens a connection through the server to the service of this label, or to the private one with this key, up to
+    /// which it is encrypted.
+    pub async fn relay_to(
+        &self,
+        label: &str,
+        key: Option<&Secret>,
+        carried: Carried,
+    ) -> Result<RelayedConn, ForwardError> {
+        let relayed = self.relay(label).await?;
+        let Some(key) = key else {
+            return Ok(relayed);
+        };
+        let proving = private::over_relay(relayed.conn, relayed.come, key, carried);
+        let proved = timeout(SERVER_TIMEOUT, Box::pin(proving)).await;
+        Ok(RelayedConn {
+            conn: proved.ok_or(io::ErrorKind::TimedOut)??,
+            come: Vec::new(),
+        })
+    }
+
+    async fn relay(&self, label: &str) -> Result<RelayedConn, ForwardError> {
         let (conn, host) = self.visit().await?;
         let request =
             format!("XP / HTTP/1.1\r\nHost: {host}\r\n{RELAY}\r\nWebRTC-Label: {label}\r\n\r\n");
@@ -63,7 +84,9 @@ impl OtherClient {
         if !answer.relays {
             return Err(ForwardError::CannotRelay);
         }
-        let come = answer.rest;
-        Ok(RelayedConn { conn, come })
+        Ok(RelayedConn {
+            conn,
+            come: answer.rest,
+        })
     }
 }

@@ -3,8 +3,9 @@
 use super::direct::{DirectWay, DIRECT_TIMEOUT};
 use super::error::ForwardError;
 use super::other_client::{OtherClient, RelayedConn};
-use crate::client::p2p::{carry, P2p, LABEL};
+use crate::client::p2p::{carry, label, ChannelConn, P2p};
 use crate::client::pool::Pool;
+use crate::client::private::{self, Carried, ProofError};
 use crate::config::TcpForward;
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::{self, clock, Conn, Listener, Shutdown};
@@ -135,21 +136,31 @@ struct Forwarder {
 impl Forwarder {
     async fn carry(self: &Arc<Self>, conn: Arc<Conn>) -> Result<(), ForwardError> {
         let begun = clock::now();
-        let label = format!("{LABEL}{}", self.config.host_prefix);
         let prefix = &self.config.host_prefix;
+        let label = match &self.config.key {
+            Some(_) => label::PRIVATE.to_owned(),
+            None => label::of_prefix(prefix),
+        };
         if let Some(channel) = self.direct.open(&label).await {
-            return Ok(carry(channel, conn).await?);
+            return self.carry_direct(channel, conn).await;
         }
         let failure = match self.config.fallback {
-            true => match self.direct.other().relay(&label).await {
-                Ok(relayed) => return self.relay(relayed, &conn).await,
+            true => match self.relay(&label).await {
+                Ok(relayed) => {
+                    let _relayed = self.direct.relayed();
+                    conn.write_all(&relayed.come).await?;
+                    net::carry(&conn, &relayed.conn, HALF_CLOSE_TIMEOUT).await;
+                    return Ok(());
+                }
+                // The direct way leads to the same end.
+                Err(ForwardError::Unproved(e)) => return self.unproved(e, &conn),
                 Err(e) => Some(e),
             },
             false => None,
         };
         let patience = DIRECT_TIMEOUT.saturating_sub(clock::since(begun));
         if let Some(channel) = self.direct.wait_open(&label, patience).await {
-            return Ok(carry(channel, conn).await?);
+            return self.carry_direct(channel, conn).await;
         }
         match &failure {
             Some(e) => {
@@ -161,12 +172,33 @@ impl Forwarder {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Carries a connection that the other client relays.
-    async fn relay(&self, relayed: RelayedConn, local: &Arc<Conn>) -> Result<(), ForwardError> {
-        let _relayed = self.direct.relayed();
-        let RelayedConn { conn, come } = relayed;
-        local.write_all(&come).await?;
-        net::carry(local, &conn, HALF_CLOSE_TIMEOUT).await;
-        Ok(())
+    /// Carries a connection over a channel, once the other end has proved the key of a private service.
+    async fn carry_direct(
+        &self,
+        mut channel: ChannelConn,
+        conn: Arc<Conn>,
+    ) -> Result<(), ForwardError> {
+        if let Some(key) = &self.config.key {
+            let proved = private::over_peer(&mut channel, key, Carried::Bytes).await;
+            if let Err(e) = proved {
+                return self.unproved(e, &conn);
+            }
+        }
+        Ok(carry(channel, conn).await?)
+    }
+
+    /// Refuses a connection to a private service that this client cannot reach, or that is not the one.
+    fn unproved(&self, e: ProofError, conn: &Conn) -> Result<(), ForwardError> {
+        log::warn!("the private service of {}: {e}", self.config.host_prefix);
+        conn.reset_on_close();
+        Err(e.into())
+    }
+
+    /// Opens a connection through the server, which is encrypted from end to end to a private service.
+    async fn relay(&self, label: &str) -> Result<RelayedConn, ForwardError> {
+        self.direct
+            .other()
+            .relay_to(label, self.config.key.as_ref(), Carried::Bytes)
+            .await
     }
 }

@@ -2,12 +2,14 @@
 
 use super::link::PeerHandle;
 use super::MAX_MESSAGE_OUT;
+use crate::client::private::ChannelBinding;
 use crate::net::{clock, poll_stalled, with_read_buf, Conn, Timer};
 use crate::tunnel::{CLOSE_TIMEOUT, DRAIN_TIMEOUT};
 use bytes::{Bytes, BytesMut};
 use futures_lite::{future, AsyncRead, AsyncWrite};
 use std::future::{poll_fn, Future};
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
@@ -29,6 +31,16 @@ impl ChannelConn {
     /// Waits until the peer has answered the opening of the channel; false if it has ended.
     pub async fn answered(&self) -> bool {
         poll_fn(|cx| self.link.lock().poll_answered(self.id, cx)).await
+    }
+
+    /// Returns what binds a proof to the connection of the channel; `None` if that has ended.
+    pub fn binding(&self) -> Option<ChannelBinding> {
+        self.link.lock().binding()
+    }
+
+    /// Returns the address of the other end, if it is connected.
+    pub fn peer(&self) -> Option<IpAddr> {
+        self.link.lock().address()
     }
 
     /// Wraps the channel with this number.

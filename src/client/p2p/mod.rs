@@ -10,6 +10,7 @@ mod crypto;
 mod driver;
 pub(super) mod endpoint;
 pub(crate) mod identity;
+pub(super) mod label;
 mod limit;
 pub(super) mod link;
 pub(crate) mod memory;
@@ -52,8 +53,6 @@ const MAX_MESSAGE_OUT: usize = 16 * 1024;
 const MAX_MESSAGE_IN: u32 = 64 * 1024;
 /// Beginning of the foundation of a candidate that a gateway has opened. Only gt reads it, for the log.
 const MAPPED: &str = "mapped";
-/// Prefix of a channel label that names a service.
-pub(super) const LABEL: &str = "gt:";
 
 /// The P2P options of a configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -315,11 +314,4 @@ pub(super) fn begin<T>(
         over.drained().await;
     });
     Ok((link, candidates, prepared))
-}
-
-/// Returns the host prefix that a label names, if any.
-pub fn prefix_of(label: &str) -> Option<&str> {
-    label
-        .strip_prefix(LABEL)
-        .filter(|prefix| !prefix.is_empty())
 }

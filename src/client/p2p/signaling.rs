@@ -117,7 +117,8 @@ pub async fn answer(p2p: &P2p, mut stream: Stream) -> io::Result<Option<RelayReq
 
 /// Whether the configuration enables peers.
 pub fn is_on(p2p: &P2p) -> bool {
-    !p2p.stun().is_empty()
+    // Private services are for peers alone.
+    !p2p.stun().is_empty() || p2p.context().services().has_private()
 }
 
 /// Serves a stream that begins with `OPTIONS ` if it is the preflight of an `XP` request. Otherwise

@@ -80,7 +80,7 @@ impl HealthCheck {
                      healthCheck."
                 ))
             }
-            Local::Files(_) | Local::Proxy(_) => {
+            Local::Files(_) | Local::Proxy(_) | Local::Signaling => {
                 warnings.push(format!(
                     "{name} ({local}) is served by gt itself, so its healthCheck is ignored"
                 ));

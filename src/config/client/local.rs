@@ -38,6 +38,8 @@ pub enum Local {
     Files(PathBuf),
     /// A proxy that the client serves itself.
     Proxy(ProxyKind),
+    /// What peers reach private services by, at which visitors find nothing. No option names it.
+    Signaling,
 }
 
 /// The protocol of a local server.
@@ -83,6 +85,7 @@ impl fmt::Display for Local {
             }
             Local::Files(path) => write!(f, "file://{}", path.display()),
             Local::Proxy(kind) => kind.fmt(f),
+            Local::Signaling => f.write_str("the signaling of private services"),
         }
     }
 }

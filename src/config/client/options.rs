@@ -69,6 +69,10 @@ options! {
         tcp_forward_fallback: bool = "true" => ("tcpForwardFallback", "bool"),
         /// the other client's host prefix, for -tcpForwardAddr
         tcp_forward_host_prefix: Option<HostPrefix> => ("tcpForwardHostPrefix", "string"),
+        /// the key of the other client's private service, for -tcpForwardAddr
+        tcp_forward_key: Option<Secret> => ("tcpForwardKey", "string"),
+        /// a file with the key of -tcpForwardKey in it
+        tcp_forward_key_file: Option<PathBuf> => ("tcpForwardKeyFile", "string"),
         /// close a peer connection that is idle for this time
         webrtc_connection_idle_timeout: Duration = "5m0s" => ("webrtcConnectionIdleTimeout", "duration"),
         /// maximum number of peers, 1 to 1000
@@ -138,6 +142,12 @@ options! {
         password: Vec<Value<UserPassword>> => ("password", "value"),
         /// a file with the names and hashed passwords of visitors, one in a line, beside those of -password
         password_file: Option<PathBuf> => ("passwordFile", "string"),
+        /// publish the service to no visitors, only to clients that have this key (-tcpForwardKey, -udpForwardKey
+        /// there), directly or through the server, which cannot use the service itself; 16 to 200 bytes, as
+        /// "gt keygen -shared" prints one
+        private: Option<Secret> => ("private", "string"),
+        /// a file with the key of -private in it
+        private_file: Option<PathBuf> => ("privateFile", "string"),
         /// send the visitor's address to the service in a header of the PROXY protocol, version 1 or 2,
         /// before each connection; the service must expect it
         proxy_protocol: Option<ProxyVersion> => ("proxyProtocol", "uint"),

@@ -7,13 +7,14 @@ use super::health_check::HealthCheck;
 use super::local::{check_socket, Local, Scheme};
 use super::options::ServiceOptions;
 use super::password::UserPassword;
+use super::private;
 use super::proxy::{self, Target};
 use super::remote::Remote;
 use super::service_ports::{self, RequestedPorts};
 use super::visitor_rate::VisitorRate;
 use crate::config::label::label;
 use crate::config::value::{Scalar, Value};
-use crate::config::{check_length, secret_file, AddressRules, Domain};
+use crate::config::{check_length, secret_file, AddressRules, Domain, Secret};
 use crate::wire::hello::{GroupSpec, MAX_DOMAINS, MAX_GROUP, MAX_OPTIONS};
 use crate::wire::proxy_protocol::ProxyVersion;
 
@@ -86,6 +87,11 @@ pub enum Exposure {
         /// Whether the server may choose another port.
         random: bool,
     },
+    /// To other clients that prove a key, and to nobody else.
+    Private {
+        /// The key.
+        key: Secret,
+    },
 }
 
 impl Exposure {
@@ -132,8 +138,20 @@ impl ServiceConfig {
                      -local http://127.0.0.1:80."
             ));
         };
-        let requested = RequestedPorts::of(&options, &local, name)?;
-        let first = Self::new(options, local.first.clone(), requested, name, warnings)?;
+        let private =
+            private_key(&options).map_err(|why| format!("{name} ({}): {why}", local.first))?;
+        let requested = match &private {
+            Some(_) => {
+                check_private(&options)
+                    .map_err(|why| format!("{name} ({}): {why}", local.first))?;
+                RequestedPorts::none()
+            }
+            None => RequestedPorts::of(&options, &local, name)?,
+        };
+        let mut first = Self::new(options, local.first.clone(), requested, name, warnings)?;
+        if let Some(key) = private {
+            first.exposure = Exposure::Private { key };
+        }
         service_ports::all(first, local, requested, name)
     }
 
@@ -160,7 +178,7 @@ impl ServiceConfig {
             Local::Tcp { scheme, .. } | Local::Unix { scheme, .. } => *scheme,
             Local::Udp { .. } => Scheme::Tcp,
             Local::Files(_) => Scheme::Http,
-            Local::Proxy(_) => Scheme::Tcp,
+            Local::Proxy(_) | Local::Signaling => Scheme::Tcp,
         };
         let transport = if is_udp { "UDP" } else { "TCP" };
         let is_proxy = matches!(local, Local::Proxy(_));
@@ -324,7 +342,7 @@ impl ServiceConfig {
     pub fn needs_gt2_for(&self) -> Option<&'static str> {
         let needs = [
             (self.has_domains(), "a domain"),
-            (self.is_udp(), "a UDP port"),
+            (self.has_udp_port(), "a UDP port"),
             (self.group.is_some(), "a serviceGroup"),
         ];
         needs
@@ -333,8 +351,18 @@ impl ServiceConfig {
     }
 
     /// Whether the service has a UDP port of its own.
-    pub fn is_udp(&self) -> bool {
+    pub fn has_udp_port(&self) -> bool {
         matches!(self.exposure, Exposure::Udp { .. })
+    }
+
+    /// Whether visitors of the service send datagrams.
+    pub fn is_udp(&self) -> bool {
+        self.has_udp_port() || self.is_private() && matches!(self.local, Local::Udp { .. })
+    }
+
+    /// Whether only clients that prove a key reach the service.
+    pub fn is_private(&self) -> bool {
+        matches!(self.exposure, Exposure::Private { .. })
     }
 
     /// Whether the service is the UDP port of a proxy, whose visitors come to its TCP port first.
@@ -345,7 +373,8 @@ impl ServiceConfig {
     /// Returns a warning if passwords of visitors cross the line to one of these servers readable.
     pub(super) fn readable_passwords(&self, remotes: &[Remote]) -> Option<String> {
         let remote = remotes.iter().find(|remote| !remote.transport.is_secure());
-        let has_password = !self.passwords.is_empty() && !self.is_udp_of_proxy();
+        let has_password =
+            !self.passwords.is_empty() && !self.is_udp_of_proxy() && !self.is_private();
         let remote = remote.filter(|_| has_password)?;
         Some(format!(
             "{} has a password, but the line to {remote} is not encrypted, so that others on the way can \
@@ -363,6 +392,7 @@ impl ServiceConfig {
             (!self.passwords.is_empty(), "password"),
             (self.proxy_protocol.is_some(), "proxyProtocol"),
             (self.forwarded, "forwarded"),
+            (self.is_private(), "private"),
         ];
         needs
             .into_iter()
@@ -397,6 +427,44 @@ fn group(options: &ServiceOptions) -> Result<Option<GroupSpec>, String> {
         key: key.into(),
         sticky: options.group_sticky,
     }))
+}
+
+/// Returns the key of a private service. The error says what is wrong with it.
+fn private_key(options: &ServiceOptions) -> Result<Option<Secret>, String> {
+    let key = private::key(
+        ("private", options.private.clone()),
+        ("privateFile", options.private_file.clone()),
+        &mut Vec::new(),
+    )?;
+    // Without P2P the service must not be published in another way.
+    if key.is_some() && cfg!(not(feature = "p2p")) {
+        return Err(
+            "private is for peers, for which this gt was built without the feature p2p: remove the service, or \
+             use another gt."
+                .to_owned(),
+        );
+    }
+    Ok(key)
+}
+
+/// Checks that a private service asks its server for nothing.
+fn check_private(options: &ServiceOptions) -> Result<(), String> {
+    let asks = [
+        (options.host_prefix.is_some(), "hostPrefix"),
+        (!options.domain.is_empty(), "domain"),
+        (options.remote_port.is_some(), "remotePort"),
+        (options.remote_tcp_port.is_some(), "remoteTCPPort"),
+        (options.remote_tcp_random == Some(true), "remoteTCPRandom"),
+        (options.remote_udp_port.is_some(), "remoteUDPPort"),
+        (options.remote_udp_random == Some(true), "remoteUDPRandom"),
+        (options.service_group.is_some(), "serviceGroup"),
+    ];
+    match asks.into_iter().find(|(asked, _)| *asked) {
+        Some((_, option)) => Err(format!(
+            "it is private, so it has no name and no port at the server: remove its {option}, or its private."
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Returns the passwords of a service. The error says what is wrong with them.
@@ -439,19 +507,14 @@ fn passwords(
     Ok(passwords)
 }
 
-#[cfg(test)]
 impl ServiceConfig {
-    /// An HTTP service at this port of this machine, with this host prefix.
-    pub fn of_test(port: u16, prefix: &str) -> Self {
+    /// A service without any option, at no address.
+    pub(super) fn bare() -> Self {
         Self {
-            local: Local::Tcp {
-                scheme: Scheme::Http,
-                host: "localhost".to_owned(),
-                port,
-            },
+            local: Local::Signaling,
             exposure: Exposure::Host {
                 tls: false,
-                prefix: Some(prefix.to_owned()),
+                prefix: None,
             },
             visitors: AddressRules::default(),
             local_timeout: None,
@@ -466,6 +529,23 @@ impl ServiceConfig {
             follow_links_outside: false,
             group: None,
             health_check: None,
+        }
+    }
+
+    /// An HTTP service at this port of this machine, with this host prefix.
+    #[cfg(test)]
+    pub fn of_test(port: u16, prefix: &str) -> Self {
+        Self {
+            local: Local::Tcp {
+                scheme: Scheme::Http,
+                host: "localhost".to_owned(),
+                port,
+            },
+            exposure: Exposure::Host {
+                tls: false,
+                prefix: Some(prefix.to_owned()),
+            },
+            ..Self::bare()
         }
     }
 }
@@ -536,7 +616,7 @@ pub(super) fn check_prefixes(id: &str, services: &[ServiceConfig]) -> Result<(),
         let (tls, prefix, is_own) = match &service.exposure {
             Exposure::Host { tls, prefix } => (tls, prefix, true),
             Exposure::Domains { tls, prefix, .. } => (tls, prefix, false),
-            Exposure::Tcp { .. } | Exposure::Udp { .. } => continue,
+            Exposure::Tcp { .. } | Exposure::Udp { .. } | Exposure::Private { .. } => continue,
         };
         let prefix = match (prefix, &own) {
             (None, _) if !is_own => continue,

@@ -107,6 +107,16 @@ impl Scalar for RemotePorts {
 }
 
 impl RequestedPorts {
+    /// Of a service that asks for none.
+    pub fn none() -> Self {
+        Self {
+            option: "remoteTCPPort",
+            range: None,
+            random: None,
+            udp: None,
+        }
+    }
+
     /// Returns the ports that an entry with this local service asks for. `name` is the subject of errors.
     pub fn of(options: &ServiceOptions, local: &LocalPorts, name: &str) -> Result<Self, String> {
         let range = |ports: Option<RemotePorts>| ports.and_then(|ports| ports.0);

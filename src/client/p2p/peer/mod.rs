@@ -1,6 +1,7 @@
 //! One peer: ICE finds a path to it, DTLS encrypts, SCTP carries channels. It consists of state
 //! machines that are given datagrams and the time; no sockets, clocks or tasks.
 
+mod binding;
 mod channel;
 pub(crate) mod channels;
 mod credit;
@@ -65,6 +66,8 @@ pub struct Peer {
     side: Option<DtlsRole>,
     dtls: Option<Dtls>,
     handshake: Option<Arc<HandshakeConfig>>,
+    /// The fingerprints of the DTLS client's and of the server's certificate.
+    fingerprints: Option<[String; 2]>,
     sctp: Option<Sctp>,
     association: Option<(AssociationHandle, Association)>,
     records: RecordFilter,

@@ -2,6 +2,7 @@
 
 use super::Peer;
 use crate::client::p2p::resets::{chunks, DATA};
+use crate::client::p2p::MAPPED;
 use crate::wire::u32_at;
 use rtc_ice::candidate::CandidateType;
 use std::fmt;
@@ -9,8 +10,6 @@ use std::time::Duration;
 
 /// Number of sent chunks after which older ones count half.
 const LOSS_SPAN: u32 = 1024;
-/// Beginning of the foundation of a candidate for a port that a router has mapped.
-pub(crate) const MAPPED: &str = "mapped";
 
 /// The way to a peer: the kind of its address on the path that ICE has selected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

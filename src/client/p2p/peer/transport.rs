@@ -74,6 +74,7 @@ impl Peer {
             side: None,
             dtls: None,
             handshake: None,
+            fingerprints: None,
             sctp: None,
             association: None,
             records: RecordFilter::default(),
@@ -132,6 +133,14 @@ impl Peer {
             (side == DtlsRole::Server).then(|| Arc::new(server)),
         ));
         self.handshake = Some(handshake);
+        let (ours, theirs) = (
+            identity.fingerprint.clone(),
+            peer.fingerprint.to_ascii_uppercase(),
+        );
+        self.fingerprints = Some(match side {
+            DtlsRole::Client => [ours, theirs],
+            DtlsRole::Server => [theirs, ours],
+        });
         self.side = Some(side);
         // RFC 8832, section 6: the DTLS client has the even numbers.
         self.next_id = u16::from(side == DtlsRole::Server);

@@ -1,0 +1,32 @@
+//! What binds a proof to the connection of a peer.
+
+use super::{Peer, PeerState, SOMEWHERE};
+use crate::client::private::ChannelBinding;
+use std::net::IpAddr;
+
+/// The label of the keying material that both ends export (RFC 5705).
+const LABEL: &str = "EXPORTER-gt-private-service";
+/// Length in bytes of that material.
+const EXPORTED: usize = 32;
+
+impl Peer {
+    /// Returns what only the two ends of this connection have in common; `None` if it is not connected.
+    pub fn binding(&self) -> Option<ChannelBinding> {
+        if self.state != PeerState::Connected {
+            return None;
+        }
+        let dtls = self.dtls.as_ref()?.get_connection_state(SOMEWHERE)?;
+        let exported = dtls.export_keying_material(LABEL, b"", EXPORTED).ok()?;
+        let [client, server] = self.fingerprints.as_ref()?;
+        Some(ChannelBinding::of_peer(
+            &exported.into_bytes(),
+            client,
+            server,
+        ))
+    }
+
+    /// Returns the address of the other end on the path that ICE has selected.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.path.map(|path| path.ip())
+    }
+}

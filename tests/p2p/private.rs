@@ -1,0 +1,235 @@
+//! Private services: only clients with the key reach them, directly or through the server.
+
+use crate::common::filed::Filed;
+use crate::common::forwarder::Forwarder;
+use crate::common::gt::{client, gt, server, Gt};
+use crate::common::service::{self, assert_echo, Service};
+use crate::common::visitor::{connect, get, read_to_end};
+use crate::common::webrtc::{Peer, PLAIN};
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+
+const KEY: &str = "WyQk0vWSTl4Ei7CqYqCRPh9T1Q4mXc2a";
+const OTHER_KEY: &str = "another-key-of-32-bytes-or-more.";
+const DIRECT: &str = "-tcpForwardFallback=false";
+
+/// A server, and a client with a private echo service in its file.
+struct Ends {
+    server: Gt,
+    serving: Filed,
+    remote: SocketAddr,
+    stun: SocketAddr,
+    _echo: Service,
+}
+
+fn ends() -> Ends {
+    let echo = service::echo();
+    let mut server = server(
+        "-addr 127.0.0.1:0 -id id1 -secret secret1 -id id2 -secret secret2 -stunAddr 127.0.0.1:0",
+    );
+    let (remote, stun, local) = (server.addr(), server.stun_addr(), echo.addr);
+    let text = move |key: &str| {
+        format!(
+            "options: {{remote: \"tcp://{remote}\", id: id1, secret: secret1, remoteSTUN: \"stun:{stun}\"}}\n\
+             services:\n- {{local: \"tcp://{local}\", private: \"{key}\"}}\n"
+        )
+    };
+    let mut serving = Filed::start("client", text, KEY);
+    serving.gt.wait_for_tunnel();
+    Ends {
+        server,
+        serving,
+        remote,
+        stun,
+        _echo: echo,
+    }
+}
+
+impl Ends {
+    /// Starts a client that forwards with these options, by the server at `remote`.
+    fn forwarding_by(&self, remote: SocketAddr, more: &str) -> (Gt, SocketAddr) {
+        let mut forwarding = client(&format!(
+            "-remote tcp://{remote} -id id2 -secret secret2 -remoteSTUN stun:{} \
+             -tcpForwardAddr 127.0.0.1:0 -tcpForwardHostPrefix id1 {more}",
+            self.stun
+        ));
+        let addr = forwarding.forward_addr();
+        (forwarding, addr)
+    }
+
+    fn forwarding(&self, more: &str) -> (Gt, SocketAddr) {
+        self.forwarding_by(self.remote, more)
+    }
+}
+
+#[test]
+fn a_client_with_the_key_reaches_it_through_the_server_and_directly() {
+    let ends = ends();
+    let (mut forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {KEY}"));
+    let mut relayed = connect(addr);
+    assert_echo(&mut relayed, b"through the server");
+    forwarding.wait_for_direct_way();
+    let mut direct = connect(addr);
+    assert_echo(&mut direct, b"directly");
+    assert_echo(&mut relayed, &[7; 300_000]);
+    assert_echo(&mut direct, &[7; 300_000]);
+    // A half-close goes through the server.
+    relayed.write_all(b"the end").unwrap();
+    relayed.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&mut relayed), b"the end");
+}
+
+#[test]
+fn a_key_may_be_in_a_file() {
+    let ends = ends();
+    let scratch = crate::common::scratch::Scratch::new();
+    let file = scratch.file("key", format!("{KEY}\n"));
+    let (_forwarding, addr) = ends.forwarding(&format!("-tcpForwardKeyFile {}", file.display()));
+    assert_echo(&mut connect(addr), b"hello");
+}
+
+#[test]
+fn a_client_with_another_key_or_none_does_not_reach_it() {
+    let ends = ends();
+    for (options, reason) in [
+        (
+            format!("-tcpForwardKey {OTHER_KEY}"),
+            "closed the connection",
+        ),
+        (String::new(), ""),
+    ] {
+        for way in ["", DIRECT] {
+            let (mut forwarding, addr) = ends.forwarding(&format!("{options} {way}"));
+            let mut visitor = connect(addr);
+            let _ = visitor.write_all(b"hello");
+            let mut got = Vec::new();
+            // Without a key, the client asks for a service that is published.
+            let _ = visitor.read_to_end(&mut got);
+            assert!(got.is_empty(), "{options} {way}: {got:?}");
+            if !reason.is_empty() {
+                forwarding.wait_for(reason);
+            }
+        }
+    }
+}
+
+#[test]
+fn wrong_keys_are_counted_and_refused() {
+    let mut ends = ends();
+    let (_forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {OTHER_KEY} {DIRECT}"));
+    // All come from one address.
+    for _ in 0..5 {
+        let mut got = Vec::new();
+        let _ = connect(addr).read_to_end(&mut got);
+        assert!(got.is_empty());
+    }
+    ends.serving.gt.wait_for("too often: refused for 600s");
+    // The right one is refused, too.
+    let (mut forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {KEY} {DIRECT}"));
+    let _ = connect(addr).read(&mut [0]);
+    forwarding.wait_for("has given wrong keys too often");
+}
+
+#[test]
+fn visitors_and_peers_of_the_server_find_nothing() {
+    let ends = ends();
+    for path in ["/", "/anything"] {
+        assert_eq!(get(ends.remote, "id1.example.com", path).status, 404);
+    }
+    for label in ["", "gt:id1", "anything"] {
+        let peer = Peer::new();
+        let channel = peer.channel(label);
+        assert_eq!(
+            peer.offer_to(ends.remote, "id1.example.com", PLAIN, |offer| offer),
+            200
+        );
+        // It opens the connection, and no service is behind the channel.
+        assert!(channel.read_to_end().is_empty(), "{label:?}");
+    }
+    let peer = Peer::new();
+    let channel = peer.channel("gt:/private");
+    assert_eq!(
+        peer.offer_to(ends.remote, "id1.example.com", PLAIN, |offer| offer),
+        200
+    );
+    channel.wait_open();
+    channel.send(&[1; 33]);
+    assert!(channel.read_to_end().is_empty());
+}
+
+#[test]
+fn a_changed_key_ends_the_connections_of_the_one_before() {
+    let mut ends = ends();
+    let (mut forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {KEY}"));
+    let mut relayed = connect(addr);
+    assert_echo(&mut relayed, b"through the server");
+    forwarding.wait_for_direct_way();
+    let mut direct = connect(addr);
+    assert_echo(&mut direct, b"directly");
+    ends.serving.reload(KEY);
+    assert_echo(&mut relayed, b"the same key");
+    assert_echo(&mut direct, b"the same key");
+    ends.serving.reload(OTHER_KEY);
+    for visitor in [&mut relayed, &mut direct] {
+        assert_eq!(visitor.read(&mut [0]).unwrap_or(0), 0, "it ends");
+    }
+    let _ = connect(addr).read(&mut [0]);
+    forwarding.wait_for("closed the connection");
+    let (_forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {OTHER_KEY}"));
+    assert_echo(&mut connect(addr), b"the new key");
+}
+
+#[test]
+fn a_connection_that_is_cut_on_its_way_does_not_look_complete() {
+    let ends = ends();
+    let way = Forwarder::start(0, ends.remote);
+    // No direct way by a STUN server: the forwarding client's offers go by the same way.
+    let (_forwarding, addr) = ends.forwarding_by(way.addr, &format!("-tcpForwardKey {KEY}"));
+    let mut visitor = connect(addr);
+    assert_echo(&mut visitor, b"hello");
+    way.cut();
+    let end = visitor.read(&mut [0]);
+    assert!(end.is_err(), "an end without TLS's own is a cut: {end:?}");
+    drop(ends.server);
+}
+
+#[test]
+fn a_key_is_printed_by_a_command_and_checked() {
+    let output = gt("keygen -shared");
+    let key = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(key.trim().len(), 43, "{key}");
+    for (service, why) in [
+        ("-private short", "easy to guess"),
+        ("-private aaaaaaaaaaaaaaaaaaaaaaaa", "easy to guess"),
+        (
+            &*format!("-private {KEY} -hostPrefix x"),
+            "remove its hostPrefix",
+        ),
+        (
+            &*format!("-private {KEY} -remoteTCPPort 22"),
+            "remove its remoteTCPPort",
+        ),
+        (
+            &*format!("-private {KEY} -privateFile /dev/null"),
+            "both name the key",
+        ),
+        (
+            &*format!("-private {KEY} -local tcp://127.0.0.1:23 -private {KEY}"),
+            "have the same key",
+        ),
+    ] {
+        let line = format!("check client -remote h -id id1 -local tcp://127.0.0.1:22 {service}");
+        let output = gt(&line);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{service}: {error}");
+        assert!(error.contains(why), "{service}: {error}");
+        assert!(!error.contains(KEY), "{error}");
+    }
+    let line = format!("check client -remote h -id id1 -local tcp://127.0.0.1:22 -private {KEY}");
+    let output = gt(&line);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
