@@ -28,7 +28,7 @@ impl StunPlan {
 impl Stun {
     pub fn change(&mut self, _: StunPlan, _: &Arc<ServerState>) {}
 
-    pub fn share(&self) -> Option<Outgoing> {
-        None
+    pub fn share(&self) -> Vec<Outgoing> {
+        Vec::new()
     }
 }

@@ -15,8 +15,12 @@ pub enum Nat {
     PortRestricted,
     /// Everything that is sent to the mapped address comes in.
     FullCone,
-    /// Each destination gets another port.
+    /// Everything comes in from hosts that something was sent to.
+    AddressRestricted,
+    /// Each destination gets another port, and answers come in only from there.
     Symmetric,
+    /// The same, and each port is the one before and 1.
+    SymmetricRegular,
     /// No UDP passes.
     Blocked,
 }
@@ -68,10 +72,18 @@ impl Internet {
              ip -n $H route add default via 10.{net}.0.1
              ip netns exec $R sh -c 'echo 1 > /proc/sys/net/ipv4/ip_forward'"
         ));
-        let how = if nat == Nat::Symmetric {
-            "masquerade fully-random"
-        } else {
-            "masquerade"
+        let how = match nat {
+            Nat::Symmetric => "masquerade fully-random".to_owned(),
+            Nat::SymmetricRegular => {
+                let port = |n: u32| format!("{n} : 203.0.{net}.2 . {}", 40_000 + n);
+                let ports: Vec<_> = (0..2000).map(port).collect();
+                format!(
+                    "meta l4proto udp snat ip addr . port to numgen inc mod 2000 map {{ {} }}
+                     add rule ip nat post oifname wan masquerade",
+                    ports.join(", ")
+                )
+            }
+            _ => "masquerade".to_owned(),
         };
         let mut rules = format!(
             "add table ip nat
@@ -86,9 +98,16 @@ impl Internet {
             Nat::FullCone => {
                 format!("add rule ip nat pre iifname wan meta l4proto udp dnat to 10.{net}.0.2\n")
             }
+            Nat::AddressRestricted => format!(
+                "add set ip filter sent {{ type ipv4_addr; flags dynamic; timeout 60s; }}
+                 add rule ip filter forward oifname wan meta l4proto udp update @sent {{ ip daddr }}
+                 add chain ip filter pre {{ type nat hook prerouting priority -100; }}
+                 add rule ip filter pre iifname wan meta l4proto udp ip saddr @sent dnat to 10.{net}.0.2
+                 add rule ip filter input iifname wan ct state new meta l4proto udp drop\n"
+            ),
             Nat::Blocked => "add rule ip filter forward meta l4proto udp drop\n".to_owned(),
             // Unsolicited datagrams are dropped silently and leave no state, unless a port is mapped.
-            Nat::PortRestricted | Nat::Symmetric => {
+            Nat::PortRestricted | Nat::Symmetric | Nat::SymmetricRegular => {
                 "add rule ip filter input iifname wan ct state new meta l4proto udp drop
                  add rule ip filter forward iifname wan ct state new ct status & dnat == 0 meta l4proto udp drop\n"
                     .to_owned()

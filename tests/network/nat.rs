@@ -146,7 +146,7 @@ fn forwarded(a: Nat, b: Nat) -> Option<(Gt, (Gt, Gt), Internet)> {
     let internet = internet(a, b)?;
     let home = Scratch::new();
     let others = start(&internet, &home);
-    let line = "-id id2 -secret secret2 -tcpForwardAddr 127.0.0.1:8000 -tcpForwardHostPrefix id1";
+    let line = "-id id2 -secret secret2 -logLevel debug -tcpForwardAddr 127.0.0.1:8000 -tcpForwardHostPrefix id1";
     let mut forwarding = start_client(&internet, "home-b", line);
     forwarding.forward_addr();
     assert_served(&internet, &["http://127.0.0.1:8000/it.txt"]);
@@ -160,6 +160,24 @@ fn a_client_behind_one_router_forwards_to_one_behind_another_directly() {
     if let Some((mut forwarding, ..)) = forwarded(Nat::PortRestricted, Nat::PortRestricted) {
         forwarding.wait_for_peers(1);
         assert!(forwarding.is_always_direct());
+    }
+}
+
+#[test]
+fn a_client_behind_a_hard_router_and_one_behind_an_easy_one_connect_directly() {
+    for (a, b) in [
+        (Nat::Symmetric, Nat::PortRestricted),
+        (Nat::PortRestricted, Nat::Symmetric),
+        (Nat::AddressRestricted, Nat::Symmetric),
+        (Nat::SymmetricRegular, Nat::PortRestricted),
+        (Nat::PortRestricted, Nat::SymmetricRegular),
+        (Nat::SymmetricRegular, Nat::SymmetricRegular),
+    ] {
+        let Some((mut forwarding, ..)) = forwarded(a, b) else {
+            return;
+        };
+        forwarding.wait_for_peers(1);
+        assert!(forwarding.is_always_direct(), "{a:?} {b:?}");
     }
 }
 

@@ -245,6 +245,12 @@ impl ConnectivityChecks {
         takes
     }
 
+    /// Whether a valid check has come from any address.
+    pub fn have_heard(&self) -> bool {
+        let mut remotes = self.remotes.iter();
+        remotes.any(|remote| remote.state != CandidateState::Named)
+    }
+
     /// Whether an address that only the peer has named may be checked (RFC 8445, sections 5.1.1.1
     /// and
     /// 19.5.1). A peer on this machine is checked after its own check has come: no datagram with

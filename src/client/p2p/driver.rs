@@ -88,7 +88,7 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> Future for PeerDriver<F> {
             }
             peer.memory().set_driver(cx.waker());
             peer.pump(now);
-            let is_sent = this.endpoint.socket.poll_send(cx, peer.out()).is_ready();
+            let is_sent = this.endpoint.poll_send(cx, peer.out()).is_ready();
             let mut opened = Vec::new();
             while let Some(next) = peer.opened() {
                 opened.push(next);

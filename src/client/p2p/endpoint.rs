@@ -3,13 +3,15 @@
 
 use super::identity::Identity;
 use super::link::PeerHandle;
+use super::nat_kind::{NatAddress, NatKind};
 use super::portmap::{PortLease, PortMapper};
-use super::socket::PeerSocket;
+use super::socket::{Datagram, PeerSocket};
 use super::{P2pError, P2pOptions};
 use crate::collections::HashMap;
 use crate::net::{self, clock, interface_addresses, timeout, InterfaceAddress, Timer};
 use crate::sync::{Mutex, MutexGuard};
 use event_listener::Event;
+use futures_lite::future;
 use rtc_stun::attributes::ATTR_USERNAME;
 use rtc_stun::fingerprint::FINGERPRINT;
 use rtc_stun::message::{
@@ -19,7 +21,9 @@ use rtc_stun::textattrs::TextAttribute;
 use rtc_stun::xoraddr::XorMappedAddress;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::task::{ready, Context, Poll};
 use std::time::{Duration, Instant};
 
 /// Time that a STUN server's answer is used; a NAT mapping may expire later.
@@ -28,6 +32,12 @@ const STUN_ANSWER_LIFETIME: Duration = Duration::from_secs(15);
 const STUN_TRIES: u32 = 3;
 /// Time that a STUN server has to answer each time.
 const STUN_TIMEOUT: Duration = Duration::from_millis(700);
+/// Number of times that a STUN server is asked about the NAT, and the time that it has each time: many have no second
+/// port.
+const NAT_TRIES: u32 = 2;
+const NAT_TIMEOUT: Duration = Duration::from_millis(250);
+/// Interval in which the socket of a peer that is gone is found.
+const DETOUR_CHECK_INTERVAL: Duration = Duration::from_secs(10);
 /// Maximum number of this machine's addresses sent to a peer.
 const MAX_HOST_CANDIDATES: usize = 12;
 
@@ -40,6 +50,8 @@ pub struct Endpoint {
     /// The port that the gateway opens for the socket, if it is asked.
     mapping: Option<PortLease>,
     inner: Mutex<EndpointState>,
+    /// Whether there are detours.
+    has_detours: AtomicBool,
     answered: Event,
 }
 
@@ -52,6 +64,10 @@ struct EndpointState {
     questions: HashMap<[u8; 12], Option<SocketAddr>>,
     /// The last answer of each STUN server, and when it came.
     reflexive: HashMap<String, (Instant, SocketAddr)>,
+    /// The NAT in front of the socket, as STUN servers have seen it last.
+    nat: Option<NatAddress>,
+    /// Addresses that only another socket than the endpoint's reaches, and the peers there.
+    detours: HashMap<SocketAddr, (Arc<PeerSocket>, PeerHandle)>,
 }
 
 impl Endpoint {
@@ -69,6 +85,7 @@ impl Endpoint {
             socket,
             identity,
             inner: Mutex::default(),
+            has_detours: AtomicBool::new(false),
             answered: Event::new(),
         });
         crate::net::spawn(endpoint.clone().listen());
@@ -88,6 +105,7 @@ impl Endpoint {
     pub fn remove(&self, link: &PeerHandle) {
         let mut inner = self.lock();
         inner.peers.retain(|other| !other.is(link));
+        inner.detours.retain(|_, (_, other)| !other.is(link));
         if inner.last.as_ref().is_some_and(|(_, last)| last.is(link)) {
             inner.last = None;
         }
@@ -124,7 +142,64 @@ impl Endpoint {
         }
     }
 
-    fn dispatch(&self, from: SocketAddr, bytes: &[u8]) {
+    /// Has datagrams to `addr` sent from `socket`, as long as the peer lives, and receives there.
+    pub fn detour(self: &Arc<Self>, addr: SocketAddr, socket: Arc<PeerSocket>, link: PeerHandle) {
+        socket.enlarge();
+        self.lock().detours.insert(addr, (socket.clone(), link));
+        self.has_detours.store(true, Ordering::Relaxed);
+        let endpoint = Arc::downgrade(self);
+        crate::net::spawn(async move {
+            while let Some(endpoint) = endpoint.upgrade() {
+                if !endpoint.has_detour(addr, &socket) {
+                    return;
+                }
+                let receiving = socket.receive(|from, bytes| endpoint.dispatch(from, bytes));
+                if let Some(Err(e)) = timeout(DETOUR_CHECK_INTERVAL, receiving).await {
+                    log::debug!("receiving from a peer: {e}");
+                    Timer::after(Duration::from_millis(10)).await;
+                }
+            }
+        });
+    }
+
+    fn has_detour(&self, addr: SocketAddr, socket: &Arc<PeerSocket>) -> bool {
+        let inner = self.lock();
+        let detour = inner.detours.get(&addr);
+        detour.is_some_and(|(other, _)| Arc::ptr_eq(other, socket))
+    }
+
+    /// Sends datagrams from the front of `queue`, each from the socket that reaches its address; pending if some are
+    /// left.
+    pub fn poll_send(&self, cx: &mut Context<'_>, queue: &mut VecDeque<Datagram>) -> Poll<()> {
+        if !self.has_detours.load(Ordering::Relaxed) {
+            return self.socket.poll_send(cx, queue);
+        }
+        while let Some(first) = queue.front() {
+            let to = first.to;
+            let count = queue.iter().take_while(|next| next.to == to).count();
+            let detour = self
+                .lock()
+                .detours
+                .get(&to)
+                .map(|(socket, _)| socket.clone());
+            let mut run: VecDeque<_> = queue.drain(..count).collect();
+            let socket = detour.as_deref().unwrap_or(&self.socket);
+            let sent = socket.poll_send(cx, &mut run);
+            for left in run.into_iter().rev() {
+                queue.push_front(left);
+            }
+            ready!(sent);
+        }
+        Poll::Ready(())
+    }
+
+    /// Returns the NAT in front of the socket, as STUN servers have seen it last; `None` if they have not told enough.
+    pub fn nat(&self) -> Option<NatAddress> {
+        self.lock().nat
+    }
+
+    /// Passes a datagram to its peer.
+    pub fn dispatch(&self, from: SocketAddr, bytes: &[u8]) {
         let now = clock::now();
         let last = {
             let inner = self.lock();
@@ -220,47 +295,75 @@ impl Endpoint {
                 return Some(*addr);
             }
         }
-        let host = server.strip_prefix("stun:").unwrap_or(server);
-        let (host, port) = host_and_port(host);
-        let resolving = timeout(STUN_TIMEOUT * STUN_TRIES, net::addresses(host, port));
-        let resolved = match resolving.await {
-            Some(Ok(addresses)) => addresses,
-            Some(Err(e)) => {
-                log::debug!("remoteSTUN {server}: {e}");
-                return None;
+        let to = resolve(server).await?;
+        let answer = self.ask(&self.socket, to, STUN_TRIES, STUN_TIMEOUT).await;
+        match answer {
+            Some(addr) => {
+                let mut inner = self.lock();
+                let answered = (clock::now(), addr);
+                inner.reflexive.insert(server.to_owned(), answered);
             }
-            None => return None,
+            None => log::debug!("remoteSTUN {server} does not answer"),
+        }
+        answer
+    }
+
+    /// Asks the STUN servers, each at its next port, too, and returns what they tell of the NAT in front of this socket,
+    /// which they see as `addr`. Another socket asks, so that each question takes a new port of a hard NAT.
+    pub async fn learn_nat(&self, servers: &[String], addr: SocketAddr) -> Option<NatAddress> {
+        let socket = PeerSocket::opening().ok()?;
+        let asking = async {
+            let mut seen = Vec::new();
+            for server in servers {
+                let Some(to) = resolve(server).await.filter(SocketAddr::is_ipv4) else {
+                    continue;
+                };
+                let next = to.port().checked_add(1);
+                let next = next.map(|port| SocketAddr::new(to.ip(), port));
+                for to in [Some(to), next].into_iter().flatten() {
+                    seen.extend(self.ask(&socket, to, NAT_TRIES, NAT_TIMEOUT).await);
+                }
+            }
+            seen
         };
-        // NAT only matters for IPv4.
-        let server_addr = resolved
-            .iter()
-            .find(|addr| addr.is_ipv4())
-            .or(resolved.first())
-            .copied()?;
+        let receiving = async {
+            while socket
+                .receive(|from, bytes| self.dispatch(from, bytes))
+                .await
+                .is_ok()
+            {}
+            Vec::new()
+        };
+        let seen = future::or(asking, receiving).await;
+        let mut nat = NatAddress::observed(&seen)?;
+        if nat.kind == NatKind::Easy {
+            nat = NatAddress::easy(addr)?;
+        }
+        self.lock().nat = Some(nat);
+        Some(nat)
+    }
+
+    /// Asks a STUN server for the address of a socket.
+    async fn ask(
+        &self,
+        socket: &PeerSocket,
+        to: SocketAddr,
+        tries: u32,
+        patience: Duration,
+    ) -> Option<SocketAddr> {
         let (id, question) = question()?;
         self.lock().questions.insert(id.0, None);
         let mut answer = None;
-        for _ in 0..STUN_TRIES {
-            let mut queue = VecDeque::from([super::socket::Datagram {
-                to: server_addr,
-                bytes: bytes::BytesMut::from(&question[..]),
-            }]);
-            std::future::poll_fn(|cx| self.socket.poll_send(cx, &mut queue)).await;
-            answer = timeout(STUN_TIMEOUT, self.answer_to(&id.0)).await;
+        for _ in 0..tries {
+            let bytes = bytes::BytesMut::from(&question[..]);
+            let mut queue = VecDeque::from([Datagram { to, bytes }]);
+            std::future::poll_fn(|cx| socket.poll_send(cx, &mut queue)).await;
+            answer = timeout(patience, self.answer_to(&id.0)).await;
             if answer.is_some() {
                 break;
             }
         }
-        let mut inner = self.lock();
-        inner.questions.remove(&id.0);
-        match answer {
-            Some(addr) => {
-                inner
-                    .reflexive
-                    .insert(server.to_owned(), (clock::now(), addr));
-            }
-            None => log::debug!("remoteSTUN {server} does not answer"),
-        }
+        self.lock().questions.remove(&id.0);
         answer
     }
 
@@ -273,6 +376,20 @@ impl Endpoint {
             answered.await;
         }
     }
+}
+
+/// Returns the address of a STUN server; `None` if it has none.
+async fn resolve(server: &str) -> Option<SocketAddr> {
+    let host = server.strip_prefix("stun:").unwrap_or(server);
+    let (host, port) = host_and_port(host);
+    let resolving = timeout(STUN_TIMEOUT * STUN_TRIES, net::addresses(host, port));
+    let resolved = resolving
+        .await?
+        .map_err(|e| log::debug!("remoteSTUN {server}: {e}"))
+        .ok()?;
+    // NAT only matters for IPv4.
+    let v4 = resolved.iter().find(|addr| addr.is_ipv4());
+    v4.or(resolved.first()).copied()
 }
 
 /// Returns the addresses of all interfaces.

@@ -15,10 +15,12 @@ mod limit;
 pub(super) mod link;
 pub(crate) mod memory;
 pub(crate) mod message;
+mod nat_kind;
 pub(crate) mod packets;
 pub(crate) mod peer;
 #[cfg_attr(not(feature = "portmap"), path = "no_portmap.rs")]
 pub(crate) mod portmap;
+mod punch;
 pub(crate) mod records;
 pub(crate) mod resets;
 pub(crate) mod sdp;
@@ -43,6 +45,7 @@ use link::PeerHandle;
 use memory::{ChannelMemory, MemoryShare};
 use peer::Peer;
 use portmap::PortMapper;
+use punch::PunchLimit;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -126,6 +129,7 @@ pub struct P2p {
     limit: PeerLimit,
     memory: Arc<ChannelMemory>,
     mapper: PortMapper,
+    punches: PunchLimit,
     inner: Mutex<P2pState>,
 }
 
@@ -164,6 +168,7 @@ impl P2p {
             limit: PeerLimit::default(),
             memory: Arc::default(),
             mapper: PortMapper::new(),
+            punches: PunchLimit::default(),
             inner: Mutex::new(P2pState {
                 options,
                 api_stun: None,
@@ -302,6 +307,8 @@ pub(super) fn begin<T>(
     if let Some(permit) = &permit {
         permit.hold(&link);
     }
+    let punching = punch::run(link.clone(), endpoint.clone(), role, p2p.punches.clone());
+    crate::net::spawn(punching);
     let (context, accept) = (p2p.context.clone(), p2p.accept);
     let accept = move |channel: ChannelConn, opened: peer::OpenedChannel| {
         accept(&context, &opened.label, channel);

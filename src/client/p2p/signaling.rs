@@ -379,6 +379,8 @@ pub struct PublicCandidates<'a> {
     servers: std::vec::IntoIter<String>,
     /// Up to when the gateway is waited for; `None` once it has answered.
     gateway: Option<Instant>,
+    /// The servers that tell the kind of the NAT; empty once it is known.
+    of_nat: Vec<String>,
     told: Vec<SocketAddr>,
 }
 
@@ -388,6 +390,7 @@ impl<'a> PublicCandidates<'a> {
         Self {
             endpoint,
             servers: p2p.stun().into_iter(),
+            of_nat: p2p.stun(),
             gateway: Some(clock::now() + GATEWAY_TIMEOUT),
             told: Vec::new(),
         }
@@ -407,6 +410,15 @@ impl<'a> PublicCandidates<'a> {
                 return Some(candidate);
             }
         }
+        let of_nat = std::mem::take(&mut self.of_nat);
+        // A mapped port needs no way through the NAT, and an end without NAT has no hard one.
+        let reflexive = self.told.first().filter(|_| self.gateway.is_some());
+        if let (Some(addr), false) = (reflexive, of_nat.is_empty()) {
+            if let Some(nat) = self.endpoint.learn_nat(&of_nat, *addr).await {
+                let candidate = self.format(nat.addr.into(), "s");
+                return Some(format!("{candidate} {}", nat.attribute()));
+            }
+        }
         self.mapped(self.gateway?).await
     }
 
@@ -423,15 +435,20 @@ impl<'a> PublicCandidates<'a> {
         if self.told.contains(&addr) || self.endpoint.hosts().contains(&addr) {
             return None;
         }
-        let number = self.told.len();
+        let candidate = self.format(addr, foundation);
         self.told.push(addr);
+        Some(candidate)
+    }
+
+    fn format(&self, addr: SocketAddr, foundation: &str) -> String {
+        let number = self.told.len();
         // Type preference, local preference, component (RFC 8445, section 5.1.2).
         let priority = (100u32 << 24) | (65_535 << 8) | 255;
-        Some(format!(
+        format!(
             "candidate:{foundation}{number} 1 udp {priority} {} {} typ srflx raddr 0.0.0.0 rport 0",
             addr.ip(),
             addr.port()
-        ))
+        )
     }
 }
 

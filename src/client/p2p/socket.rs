@@ -8,7 +8,7 @@ use nix::sys::socket::sockopt::UdpGroSegment;
 use nix::sys::socket::{
     recvmsg, sendmsg, setsockopt, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage,
 };
-use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
@@ -75,6 +75,28 @@ impl PeerSocket {
             is_v6,
             segments: AtomicBool::new(segments),
         })
+    }
+
+    /// Binds to any port of IPv4, with buffers of the usual size: for one of many sockets that may be of no use.
+    pub fn opening() -> io::Result<Self> {
+        let socket = UdpSocket::from(Self::raw(Ipv4Addr::UNSPECIFIED.into(), 0)?);
+        socket.set_nonblocking(true)?;
+        Ok(Self {
+            port: socket.local_addr()?.port(),
+            io: PollSource::new(socket, &[Interest::Read, Interest::Write])?,
+            is_v6: false,
+            segments: AtomicBool::new(false),
+        })
+    }
+
+    /// Gives the socket the buffers of one that is used.
+    pub fn enlarge(&self) {
+        let socket = self.io.get_ref();
+        let sizes = SockRef::from(socket);
+        let _ = sizes.set_recv_buffer_size(RECV_BUFFER);
+        let _ = sizes.set_send_buffer_size(RECV_BUFFER);
+        let segments = setsockopt(socket, UdpGroSegment, &true).is_ok();
+        self.segments.store(segments, Ordering::Relaxed);
     }
 
     fn raw(ip: IpAddr, port: u16) -> io::Result<RawSocket> {

@@ -1,5 +1,6 @@
 //! The STUN server: tells clients from which address their datagrams arrive, so that peers behind NAT
-//! can connect. UDP only, because they need the address of their UDP socket.
+//! can connect. UDP only, because they need the address of their UDP socket. A second socket, at the next port, lets them
+//! find out whether their NAT uses another port for each destination (docs/p2p.md, "Hard NATs").
 
 pub(crate) mod answer;
 mod limit;
@@ -20,12 +21,12 @@ use std::sync::Arc;
 /// Number of datagrams that are handled before other tasks on this thread run.
 const TURN: u32 = 32;
 
-/// The STUN socket of a server, if it has one.
+/// The STUN sockets of a server: none, that of the configuration, or that and the one at the next port.
 #[derive(Default)]
-pub struct Stun(Option<OpenStunSocket>);
+pub struct Stun(Vec<OpenStunSocket>);
 
-/// A STUN socket that a configuration asks for.
-pub struct StunPlan(Option<OpenStunSocket>);
+/// The STUN sockets that a configuration asks for.
+pub struct StunPlan(Vec<OpenStunSocket>);
 
 #[derive(Clone)]
 struct OpenStunSocket {
@@ -46,22 +47,34 @@ impl StunPlan {
         inherited: &mut Inherited,
     ) -> io::Result<Self> {
         let Some(addr) = &config.stun_addr else {
-            return Ok(Self(None));
+            return Ok(Self(Vec::new()));
         };
-        let now = now.and_then(|stun| stun.0.as_ref());
-        if let Some(open) = now.filter(|open| open.addr == *addr) {
-            return Ok(Self(Some(open.clone())));
+        let mut open = |addr: &ListenAddr| -> io::Result<OpenStunSocket> {
+            let mut open = now.iter().flat_map(|stun| &stun.0);
+            if let Some(open) = open.find(|open| open.addr == *addr) {
+                return Ok(open.clone());
+            }
+            let socket = match inherited.stun(file, addr) {
+                Some(socket) => socket,
+                None => Datagrams::bind(addr.host.as_deref(), addr.port)?,
+            };
+            Ok(OpenStunSocket {
+                socket: Arc::new(socket),
+                stop: Shutdown::default(),
+                addr: addr.clone(),
+            })
+        };
+        let main = open(addr).map_err(|e| listeners::listen_error("stunAddr", addr, &e))?;
+        let mut sockets = vec![main];
+        if let Some(next) = next_port(addr) {
+            match open(&next) {
+                Ok(socket) => sockets.push(socket),
+                Err(e) => log::info!(
+                    "STUN: UDP {next} cannot be used: {e}; clients behind a hard NAT cannot find out its kind"
+                ),
+            }
         }
-        let socket = match inherited.stun(file, addr) {
-            Some(socket) => socket,
-            None => Datagrams::bind(addr.host.as_deref(), addr.port)
-                .map_err(|e| listeners::listen_error("stunAddr", addr, &e))?,
-        };
-        Ok(Self(Some(OpenStunSocket {
-            socket: Arc::new(socket),
-            stop: Shutdown::default(),
-            addr: addr.clone(),
-        })))
+        Ok(Self(sockets))
     }
 }
 
@@ -69,28 +82,40 @@ impl Stun {
     /// Applies a plan: opens the planned socket and closes any other.
     pub fn change(&mut self, plan: StunPlan, state: &Arc<ServerState>) {
         let before = std::mem::replace(&mut self.0, plan.0);
-        let kept = |open: &OpenStunSocket| before.as_ref().is_some_and(|b| b.stop.is(&open.stop));
-        match &self.0 {
-            Some(open) if kept(open) => return,
-            Some(open) => {
-                log::info!("Listening stunAddr={}", open.addr);
-                log::info!("answering STUN started addr={}", open.socket.addr());
-                crate::net::spawn(serve(state.clone(), open.clone()));
+        let is_in = |all: &[OpenStunSocket], one: &OpenStunSocket| {
+            all.iter().any(|other| other.stop.is(&one.stop))
+        };
+        for (index, open) in self.0.iter().enumerate() {
+            if is_in(&before, open) {
+                continue;
             }
-            None => {}
+            if index == 0 {
+                log::info!("Listening stunAddr={}", open.addr);
+            }
+            log::info!("answering STUN started addr={}", open.socket.addr());
+            crate::net::spawn(serve(state.clone(), open.clone()));
         }
-        if let Some(before) = before {
-            before.stop.trigger();
-            log::info!("answering STUN ended addr={}", before.socket.addr());
+        for open in before.iter().filter(|open| !is_in(&self.0, open)) {
+            open.stop.trigger();
+            log::info!("answering STUN ended addr={}", open.socket.addr());
         }
     }
 
-    /// Returns the socket to hand over to the child process.
-    pub fn share(&self) -> Option<Outgoing> {
-        let open = self.0.as_ref()?;
-        let addr = open.addr.to_string();
-        Some((Item::Stun { addr }, Some(open.socket.clone())))
+    /// Returns the sockets to hand over to the child process.
+    pub fn share(&self) -> Vec<Outgoing> {
+        let share = |open: &OpenStunSocket| -> Outgoing {
+            let addr = open.addr.to_string();
+            (Item::Stun { addr }, Some(open.socket.clone()))
+        };
+        self.0.iter().map(share).collect()
     }
+}
+
+/// Returns the address with the next port, unless the system chooses the first one.
+fn next_port(addr: &ListenAddr) -> Option<ListenAddr> {
+    let port = addr.port.checked_add(1).filter(|_| addr.port != 0)?;
+    let host = addr.host.clone();
+    Some(ListenAddr { host, port })
 }
 
 async fn serve(state: Arc<ServerState>, open: OpenStunSocket) {

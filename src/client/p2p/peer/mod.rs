@@ -6,6 +6,7 @@ mod channel;
 pub(crate) mod channels;
 mod credit;
 mod path;
+mod probe;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transport;
@@ -13,6 +14,7 @@ pub(crate) mod transport;
 use super::checks::ConnectivityChecks;
 use super::identity::{DtlsRole, Identity};
 use super::memory::MemoryShare;
+use super::nat_kind::NatAddress;
 use super::packets::PacketFilter;
 use super::records::RecordFilter;
 use super::resets::StreamResets;
@@ -77,6 +79,8 @@ pub struct Peer {
     /// The last DTLS datagram of an address that has not answered a check yet. Without it the
     /// handshake would wait for the repetition.
     early: Option<(SocketAddr, BytesMut)>,
+    /// The peer's NAT, if the peer has told its kind.
+    nat: Option<NatAddress>,
     /// The peer's address on the path that ICE has selected.
     path: Option<SocketAddr>,
     out: VecDeque<Datagram>,

@@ -6,6 +6,7 @@ use super::{Peer, PeerState, HERE, RECEIVE, SOMEWHERE};
 use crate::client::p2p::checks::ConnectivityChecks;
 use crate::client::p2p::identity::{DtlsRole, Identity};
 use crate::client::p2p::memory::MemoryShare;
+use crate::client::p2p::nat_kind::NatAddress;
 use crate::client::p2p::packets::PacketFilter;
 use crate::client::p2p::records::RecordFilter;
 use crate::client::p2p::resets::{OutgoingReset, StreamResets};
@@ -82,6 +83,7 @@ impl Peer {
             resets: StreamResets::default(),
             losses: LossMeter::default(),
             early: None,
+            nat: None,
             path: None,
             out: VecDeque::new(),
             memory,
@@ -101,6 +103,7 @@ impl Peer {
     /// Adds an address that the peer has named. Addresses that cannot or must not be checked are
     /// skipped.
     pub fn add_remote(&mut self, candidate: &str, now: Instant) {
+        self.nat = NatAddress::parse(candidate).or(self.nat);
         let text = candidate.strip_prefix("candidate:").unwrap_or(candidate);
         // mDNS names are not resolved: their hosts send checks themselves.
         let Ok(candidate) = unmarshal_candidate(text) else {

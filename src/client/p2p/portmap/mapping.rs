@@ -1,5 +1,5 @@
-//! One mapping in the course of time: when it is renewed, whether its gateway has forgotten it, and which
-//! external address may be told to peers. No sockets and clocks.
+//! One mapping in the course of time: when it is renewed, and whether its gateway has forgotten it. No
+//! sockets and clocks.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::{Duration, Instant};
@@ -100,19 +100,6 @@ impl Schedule {
     }
 }
 
-/// Whether an external address can be that of this network on the internet. A gateway with a private one is itself
-/// behind NAT, and a peer that got a loopback or multicast address would check something else.
-pub fn is_public(external: SocketAddrV4) -> bool {
-    let ip = external.ip();
-    let [first, second, third, _] = ip.octets();
-    // RFC 6598, RFC 6890, RFC 2544.
-    let is_shared = first == 100 && second & 0xC0 == 64;
-    let is_special = (first, second, third) == (192, 0, 0) || first == 198 && second & 0xFE == 18;
-    let is_unusable = first == 0 || first >= 224 || is_shared || is_special;
-    let is_local = ip.is_private() || ip.is_loopback() || ip.is_link_local();
-    external.port() != 0 && !is_unusable && !is_local
-}
-
 /// The external address that is asked for: the port of this machine, or what it was before.
 pub fn suggestion(port: u16, before: Option<SocketAddrV4>) -> SocketAddrV4 {
     before.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port))
@@ -171,29 +158,6 @@ mod tests {
             );
             let early = now + renewal * SECOND - SECOND;
             assert_ne!(schedule.due(early), Due::Renew, "{lifetime}");
-        }
-    }
-
-    #[test]
-    fn only_a_public_address_is_told_to_peers() {
-        for (addr, public) in [
-            ("5.6.7.8:1", true),
-            ("203.0.113.2:40000", true),
-            ("5.6.7.8:0", false),
-            ("0.0.0.0:1", false),
-            ("10.0.0.1:1", false),
-            ("172.16.0.1:1", false),
-            ("192.168.1.1:1", false),
-            ("100.64.0.1:1", false),
-            ("100.63.0.1:1", true),
-            ("127.0.0.1:1", false),
-            ("169.254.1.1:1", false),
-            ("192.0.0.8:1", false),
-            ("198.19.0.1:1", false),
-            ("224.0.0.1:1", false),
-            ("255.255.255.255:1", false),
-        ] {
-            assert_eq!(is_public(addr.parse().unwrap()), public, "{addr}");
         }
     }
 }

@@ -14,12 +14,13 @@ pub(crate) mod ssdp;
 mod tests;
 pub(crate) mod xml;
 
+use super::nat_kind::is_public;
 use crate::net::{clock, timeout, timeout_at, NetworkChanges, Shutdown, WaitGroup};
 use crate::sync::Mutex;
 use event_listener::Event;
 use futures_lite::future;
 use gateway::Gateway;
-use mapping::{is_public, Answered, Due, Epoch, Schedule};
+use mapping::{Answered, Due, Epoch, Schedule};
 use protocol::{LocalPort, MapError, Protocol, Verdict};
 use std::net::{SocketAddr, SocketAddrV4};
 use std::sync::Arc;
