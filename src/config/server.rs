@@ -410,6 +410,13 @@ fn check(server: &ServerConfig) -> Result<(), String> {
                 .to_owned(),
         );
     }
+    let certified = server.users.iter().find(|user| user.client_ca.is_some());
+    if let Some(user) = certified.filter(|_| server.tls_addr.is_none()) {
+        return Err(format!(
+            "The user \"{}\" has clientCA, which needs tlsAddr: visitors of addr and sniAddr show gt no certificate.",
+            user.id
+        ));
+    }
     let files = [&server.cert_file, &server.key_file];
     let given = files.iter().filter(|file| file.is_some()).count();
     if server.tls_addr.is_some() && (given == 1 || (given == 0 && server.state_dir.is_none())) {

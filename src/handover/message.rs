@@ -70,6 +70,8 @@ pub struct HostKey {
 pub enum Destination {
     /// The client that has this host prefix.
     Host(HostKey),
+    /// The same, for a visitor that has shown a certificate of the authority of a user, in this file.
+    CertifiedHost(HostKey, PathBuf),
     /// A TCP port of a client.
     Port {
         /// The client's id.
@@ -162,15 +164,19 @@ impl Message {
                 let writer = match (to, origin) {
                     (Destination::Host(host), None) => host.encode(start(5)),
                     (Destination::Host(host), Some(_)) => host.encode(start(7)),
+                    (Destination::CertifiedHost(host, file), _) => {
+                        host.encode(start(10)).path(Some(file))
+                    }
                     (Destination::Port { id, port }, origin) => {
                         let kind = if origin.is_some() { 8 } else { 6 };
                         start(kind).bytes(id.as_bytes()).u16(*port)
                     }
                 };
                 let writer = writer.bytes(peer.to_string().as_bytes());
-                let writer = match origin {
-                    Some(origin) => writer.bytes(&origin.encode()),
-                    None => writer,
+                let writer = match (to, origin) {
+                    (_, Some(origin)) => writer.bytes(&origin.encode()),
+                    (Destination::CertifiedHost(..), None) => writer.bytes(&[]),
+                    (_, None) => writer,
                 };
                 writer.rest(head)
             }
@@ -210,9 +216,12 @@ impl Message {
                 unread: reader.bytes()?.to_vec(),
                 hello: reader.rest().to_vec(),
             }),
-            5..=8 => Self::Visitor {
+            5..=8 | 10 => Self::Visitor {
                 to: match kind {
                     5 | 7 => Destination::Host(HostKey::decode(&mut reader)?),
+                    10 => {
+                        Destination::CertifiedHost(HostKey::decode(&mut reader)?, reader.path()??)
+                    }
                     _ => Destination::Port {
                         id: reader.text()?,
                         port: reader.u16()?,
@@ -222,8 +231,12 @@ impl Message {
                 origin: match kind {
                     5 | 6 => None,
                     _ => {
-                        let bytes = reader.bytes()?.get(LENGTH..)?;
-                        Some(Box::new(VisitorOrigin::parse(bytes).ok()?))
+                        let bytes = reader.bytes()?;
+                        let origin = || VisitorOrigin::parse(bytes.get(LENGTH..)?).ok();
+                        match bytes {
+                            [] if kind == 10 => None,
+                            _ => Some(Box::new(origin()?)),
+                        }
                     }
                 },
                 head: reader.rest().to_vec(),
@@ -289,6 +302,18 @@ mod tests {
                 unread: Vec::new(),
                 hello: vec![1; 100],
             }),
+            Message::Visitor {
+                to: Destination::CertifiedHost(host(false), PathBuf::from("/etc/ca.crt")),
+                peer: "192.0.2.1:1".parse().unwrap(),
+                origin: Some(Box::new(origin.clone())),
+                head: b"GET".to_vec(),
+            },
+            Message::Visitor {
+                to: Destination::CertifiedHost(host(false), PathBuf::from("/etc/ca.crt")),
+                peer: "192.0.2.1:1".parse().unwrap(),
+                origin: None,
+                head: b"GET".to_vec(),
+            },
             Message::Visitor {
                 to: Destination::Host(host(false)),
                 peer: "192.0.2.1:65535".parse().unwrap(),

@@ -8,7 +8,9 @@ use crate::wire::frame::RejectCode;
 const CODES: usize = 10;
 
 /// HTTP statuses of the errors that visitors get, or would get over HTTP.
-const STATUSES: [&str; 8] = ["400", "403", "404", "408", "431", "502", "503", "504"];
+const STATUSES: [&str; 9] = [
+    "400", "403", "404", "408", "421", "431", "502", "503", "504",
+];
 
 /// The outcome of a datagram that arrived for STUN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

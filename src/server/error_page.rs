@@ -18,6 +18,8 @@ pub enum ErrorPage {
     NotAllowed,
     /// 403: the visitor has no certificate, and needs one.
     NoCertificate,
+    /// 421: the name needs another certificate than that which the connection was asked for.
+    Misdirected,
     /// 404: no client has the host prefix.
     NoSuchHost,
     /// 408: the request did not arrive in time.
@@ -37,10 +39,11 @@ pub enum ErrorPage {
 impl ErrorPage {
     /// All variants.
     #[cfg(test)]
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BadRequest("why"),
         Self::NotAllowed,
         Self::NoCertificate,
+        Self::Misdirected,
         Self::NoSuchHost,
         Self::TimedOutReading,
         Self::HeadTooLong,
@@ -58,6 +61,10 @@ impl ErrorPage {
             Self::NoCertificate => (
                 "403 Forbidden",
                 "this server needs a certificate from its visitors",
+            ),
+            Self::Misdirected => (
+                "421 Misdirected Request",
+                "this host needs a connection of its own, for its name",
             ),
             Self::NoSuchHost => ("404 Not Found", "no such host on this server"),
             Self::TimedOutReading => ("408 Request Timeout", "the request did not arrive in time"),

@@ -8,6 +8,7 @@ use crate::net::{clock, with_read_buf, Conn, Socket, TaskGuard};
 use crate::wire::origin::VisitorOrigin;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::task::ready;
 use std::time::{Duration, Instant};
@@ -61,6 +62,10 @@ pub struct Incoming {
     pub from: Option<MessageOrigin>,
     /// Where the visitor comes from, if the connection does not tell.
     pub origin: Option<Box<VisitorOrigin>>,
+    /// The file of the authority of a user of which the TLS handshake has asked for a certificate.
+    pub authority: Option<Arc<Path>>,
+    /// Whether the visitor has shown a certificate, to this process or to the one that has accepted it.
+    pub is_certified: bool,
 }
 
 impl Incoming {
@@ -101,6 +106,8 @@ impl Incoming {
             kind,
             from: None,
             origin: None,
+            authority: None,
+            is_certified: false,
         }
     }
 

@@ -42,6 +42,7 @@ mod udp_port;
 mod upgrade;
 mod users;
 mod visitor;
+mod visitor_authorities;
 
 use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
@@ -150,6 +151,13 @@ pub fn check(config: &config::ServerConfig) -> io::Result<()> {
     if let Some(path) = &config.client_ca {
         // Without an identity so far, there is no acceptor that would read it.
         tls::check_client_ca(path)?;
+    }
+    for user in &config.users {
+        let file = user.client_ca.as_deref();
+        file.map(tls::check_client_ca).transpose().map_err(|e| {
+            let text = format!("clientCA of the user {}: {e}", user.id);
+            io::Error::new(e.kind(), text)
+        })?;
     }
     Settings::new(config, identity, &Arc::default(), None)?;
     config.api.as_ref().map(ApiPlan::new).transpose()?;

@@ -5,6 +5,7 @@ use super::acme::AcmeSettings;
 use super::auth_api::AuthApi;
 use super::first_secrets::FirstSecrets;
 use super::users::{UnknownIds, Users};
+use super::visitor_authorities::VisitorAuthorities;
 use crate::config::{self, AddressRules, AnyClient, Network, TlsVersion, Wire, WsPlace};
 use crate::current::{Current, Seen};
 use crate::keys::Fingerprint;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub acceptor: Option<Acceptor>,
     /// How the names of clients get certificates, which `acceptor` uses.
     pub acme: Option<Arc<AcmeSettings>>,
+    /// The authorities of visitors of single users.
+    pub authorities: VisitorAuthorities,
     /// Whether visitors of the `tlsAddr` listener need a certificate.
     pub certified_visitors: bool,
     /// The fingerprint of the key of `acceptor`.
@@ -63,6 +66,11 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Whether the ClientHello of a connection has to be read before its handshake.
+    pub fn reads_hello(&self) -> bool {
+        self.acme.is_some() || !self.authorities.is_empty()
+    }
+
     /// Whether the connections of this address begin with a header of the PROXY protocol.
     pub fn accepts_proxy_header(&self, addr: IpAddr) -> bool {
         let mut fronts = self.accept_proxy.iter();
@@ -104,6 +112,10 @@ impl Settings {
             Some(path) => ClientCertificates::Optional(path),
             None => ClientCertificates::Unasked,
         };
+        let authorities = identity
+            .as_ref()
+            .map(|identity| VisitorAuthorities::new(config, identity, names.as_ref()))
+            .transpose()?;
         let acceptor = identity.map(|identity| acceptor(identity, config.tls_min, asked, names));
         let unknown_ids = match &config.auth_api {
             Some(url) => UnknownIds::AuthApi(
@@ -135,6 +147,7 @@ impl Settings {
             unidirectional: config.timeout_on_unidirectional_traffic,
             acceptor: acceptor.transpose()?,
             acme: acme.map(Arc::new),
+            authorities: authorities.unwrap_or_default(),
             certified_visitors: config.client_ca.is_some(),
             fingerprint,
             ws: config.ws.clone(),
@@ -234,6 +247,7 @@ impl Settings {
             unidirectional: false,
             acceptor: None,
             acme: None,
+            authorities: VisitorAuthorities::default(),
             certified_visitors: false,
             fingerprint: None,
             ws: None,

@@ -10,6 +10,7 @@ use super::registry::{domain_of, HostKind};
 use super::settings::Settings;
 use super::state::ServerState;
 use super::upgrade::{self, Upgrade};
+use super::visitor_authorities::VisitorAuthority;
 use super::{client_hello, error_page, http_head, quic, session};
 use crate::config::label::ascii;
 use crate::net::tls::{self, Acceptor};
@@ -81,7 +82,7 @@ impl Incoming {
     async fn serve_tls(mut self, socket: Socket, acceptor: Acceptor) {
         let (peer, deadline) = (self.peer, self.deadline);
         let handshake = async {
-            let is_read = self.settings.acme.is_some();
+            let is_read = self.settings.reads_hello();
             let read = |bytes: &[u8]| {
                 let facts = is_read.then(|| HelloFacts::of(bytes));
                 (bytes.first().copied(), facts.map(Box::new))
@@ -91,17 +92,25 @@ impl Incoming {
                 Box::pin(self.answer_plain(Conn::from(socket))).await;
                 return Ok(None);
             }
+            let mut acceptor = acceptor;
             if let Some(facts) = facts {
                 let settings = self.settings.acme.as_deref();
                 if let TlsPurpose::Validation(answer) = self.state.acme.purpose(settings, &facts) {
                     Box::pin(validate(socket, answer)).await?;
                     return Ok(None);
                 }
+                if let Some(authority) = self.authority_of_host(&facts) {
+                    acceptor = authority.acceptor(facts.protocols.is_empty());
+                    self.authority = Some(authority.file.clone());
+                }
             }
             acceptor.accept(socket).await.map(Some)
         };
         match timeout_at(deadline, handshake).await {
-            Some(Ok(Some(conn))) => Box::pin(self.serve(Arc::new(conn))).await,
+            Some(Ok(Some(conn))) => {
+                self.is_certified = conn.client_certificate().is_some();
+                Box::pin(self.serve(Arc::new(conn))).await;
+            }
             Some(Ok(None)) => {}
             Some(Err(e)) => log::debug!("{peer}: TLS handshake: {e}"),
             None => log::debug!("{peer}: the TLS handshake took too long"),
@@ -148,6 +157,16 @@ impl Incoming {
             drop(handshake);
             Box::pin(session::serve(self, conn, version, hello)).await;
         }
+    }
+
+    /// Returns the authority of the user that has the host of a ClientHello, if it has one of its own.
+    fn authority_of_host(&self, hello: &HelloFacts) -> Option<Arc<VisitorAuthority>> {
+        let host = hello.name.as_deref()?;
+        if self.settings.authorities.is_empty() {
+            return None;
+        }
+        let name = self.name_of(HostKind::Http, host);
+        self.settings.authority_of(&self.state.registry, &name)
     }
 
     /// Whether a visitor needs a certificate and has none. A wrong one has been refused in the handshake.

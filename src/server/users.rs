@@ -357,6 +357,7 @@ mod tests {
             id: "known".into(),
             secret: Some(Secret::new("right")),
             keys: Vec::new(),
+            client_ca: None,
             limits: Limits::of_one_prefix(),
         };
         Users::new(&[known], unknown_ids, &Limits::of_one_prefix())
@@ -388,6 +389,7 @@ mod tests {
                 key,
                 comment: "home".into(),
             }],
+            client_ca: None,
             limits: Limits::of_one_prefix(),
         };
         let list = [user("a", None, one), user("b", Some("s"), other)];
@@ -435,6 +437,7 @@ mod tests {
                 id: id.into(),
                 secret: Some(Secret::new("s")),
                 keys: Vec::new(),
+                client_ca: None,
                 limits,
             }
         };

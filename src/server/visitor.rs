@@ -23,6 +23,7 @@ use crate::wire::frame::ResetCode;
 use crate::wire::origin::{Transport, VisitorOrigin};
 use futures_lite::{future, AsyncWriteExt};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Methods of requests with which peer-to-peer connections begin (docs/p2p.md, "Signaling").
@@ -156,23 +157,40 @@ pub async fn resume(
 ) {
     match to {
         Destination::Host(host) => {
-            let listener = if host.tls {
-                ListenerKind::Sni
-            } else {
-                ListenerKind::Http
-            };
-            let (kind, prefix) = registry_key(&host);
-            let (mut incoming, socket) = Incoming::of(state, visitor, listener);
-            incoming.head = head;
-            incoming.from = Some(from);
-            incoming
-                .forward(Arc::new(socket.into()), kind, &prefix)
-                .await;
+            resume_host(state, visitor, head, (host, None), from).await;
+        }
+        Destination::CertifiedHost(host, authority) => {
+            resume_host(state, visitor, head, (host, Some(authority)), from).await;
         }
         Destination::Port { id, port } => {
             serve_port(&state, (&id, port), visitor, Some(from)).await;
         }
     }
+}
+
+/// Serves a visitor of a host that another process has accepted, with the file of the authority whose
+/// certificate it has shown there.
+async fn resume_host(
+    state: Arc<ServerState>,
+    visitor: AcceptedConn,
+    head: Vec<u8>,
+    (host, authority): (HostKey, Option<PathBuf>),
+    from: MessageOrigin,
+) {
+    let listener = if host.tls {
+        ListenerKind::Sni
+    } else {
+        ListenerKind::Http
+    };
+    let (kind, prefix) = registry_key(&host);
+    let (mut incoming, socket) = Incoming::of(state, visitor, listener);
+    incoming.head = head;
+    incoming.from = Some(from);
+    incoming.is_certified = authority.is_some();
+    incoming.authority = authority.map(Into::into);
+    incoming
+        .forward(Arc::new(socket.into()), kind, &prefix)
+        .await;
 }
 
 impl Incoming {
@@ -194,7 +212,8 @@ impl Incoming {
             ListenerKind::Https => {
                 origin.is_decrypted = true;
                 origin.server_name = conn.server_name();
-                let certificate = conn.client_certificate();
+                // The certificate of a proxy is not that of its visitors.
+                let certificate = conn.client_certificate().filter(|_| !self.is_of_front());
                 let subject = certificate.and_then(|certificate| certificate.subject());
                 origin.subject = subject.map(Into::into);
             }
@@ -205,6 +224,28 @@ impl Incoming {
             }
         }
         origin
+    }
+
+    /// Returns the answer to a visitor of a name whose user wants other certificates than those that the
+    /// handshake has asked for, or that has shown none.
+    fn certificate_refusal(&self, kind: HostKind, prefix: &str) -> Option<ErrorPage> {
+        // Only these have been decrypted here.
+        if kind != HostKind::Http {
+            return None;
+        }
+        let settings = self.state.settings.get();
+        let needed = settings.authority_of(&self.state.registry, prefix);
+        match (needed, &self.authority) {
+            (None, None) => None,
+            (Some(needed), Some(asked)) if needed.file == *asked => match self.is_certified {
+                true => None,
+                false => Some(ErrorPage::NoCertificate),
+            },
+            // Over TLS for the name of another, or with a certificate for another.
+            (_, Some(_)) => Some(ErrorPage::Misdirected),
+            (Some(_), None) if self.kind == ListenerKind::Https => Some(ErrorPage::Misdirected),
+            (Some(_), None) => Some(ErrorPage::NoCertificate),
+        }
     }
 
     /// Whether the connection comes from a proxy that the server trusts.
@@ -279,6 +320,13 @@ impl Incoming {
             log::debug!("{visitor}: not allowed");
             return conn.reset_on_close();
         }
+        if let Some(refusal) = self
+            .certificate_refusal(kind, prefix)
+            .filter(|_| !is_self_test)
+        {
+            end(&mut visit, "denied");
+            return self.answer(&conn, refusal).await;
+        }
         // The client answers those itself: they may be for another of its services.
         let is_signaling =
             kind == HostKind::Http && SIGNALING.iter().any(|it| self.head.starts_with(it));
@@ -290,6 +338,12 @@ impl Incoming {
         loop {
             match find_route(&self.state, self.from, prefix, open).await {
                 Route::Stream(mut stream) => {
+                    // The name may have got an owner meanwhile.
+                    let refusal = self.certificate_refusal(kind, prefix);
+                    if let Some(refusal) = refusal.filter(|_| !is_self_test) {
+                        end(&mut visit, "denied");
+                        return self.answer(&conn, refusal).await;
+                    }
                     stream.limit_idle(self.settings.timeout, self.settings.unidirectional);
                     introduce(&mut stream, || self.origin(&conn)).await;
                     record(&stream, &visit);
@@ -308,7 +362,10 @@ impl Incoming {
                         prefix: prefix.to_owned(),
                     };
                     let visitor = Message::Visitor {
-                        to: Destination::Host(host),
+                        to: match self.authority.clone().filter(|_| self.is_certified) {
+                            Some(file) => Destination::CertifiedHost(host, file.to_path_buf()),
+                            None => Destination::Host(host),
+                        },
                         peer: self.peer,
                         origin: match self.kind {
                             ListenerKind::Https => Some(Box::new(self.origin(&conn))),

@@ -3,9 +3,15 @@
 use crate::common::certs::{self, Certs};
 use crate::common::curl;
 use crate::common::gt::{client, gt, server, Gt};
-use crate::common::service::Service;
-use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use crate::common::scratch::Scratch;
+use crate::common::service::{self, Service};
+use async_tls::pki_types::pem::PemObject;
+use async_tls::pki_types::{CertificateDer, ServerName};
+use async_tls::rustls::crypto::ring::default_provider;
+use async_tls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 
 /// Answers each request with its own head.
 fn mirror() -> Service {
@@ -164,4 +170,223 @@ fn client_ca_without_a_listener_that_decrypts_is_a_mistake() {
     let error = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{error}");
     assert!(error.contains("clientCA needs tlsAddr"), "{error}");
+}
+
+/// A server with the users id1, whose visitors need certificates, and id2, and a client of each.
+struct TwoUsers {
+    server: Gt,
+    addr: SocketAddr,
+    _clients: [Gt; 2],
+    _scratch: Scratch,
+}
+
+fn two_users(certs: &Certs, service: &Service, more: &str) -> TwoUsers {
+    let scratch = Scratch::new();
+    let config = scratch.file(
+        "server.yaml",
+        format!(
+            "type: server\noptions: {{addr: '127.0.0.1:0', tlsAddr: '127.0.0.1:0', certFile: {}, keyFile: {}{more}}}\n\
+             users:\n  id1: {{secret: secret1, clientCA: {}}}\n  id2: {{secret: secret2}}\n",
+            certs.cert.display(),
+            certs.key.display(),
+            certs.ca.display()
+        ),
+    );
+    let mut server = Gt::start("gt server", &[], &format!("-config {}", config.display()));
+    let addr = server.tls_addr();
+    let clients = ["1", "2"].map(|number| {
+        // The tunnel of id1 asks for a name whose visitors need a certificate, and has none.
+        let mut client = client(&format!(
+            "-remote tls://localhost:{} -remoteCert {} -id id{number} -secret secret{number} -forwarded -local http://{}",
+            addr.port(),
+            certs.ca.display(),
+            service.addr
+        ));
+        client.wait_for_tunnel();
+        client
+    });
+    TwoUsers {
+        server,
+        addr,
+        _clients: clients,
+        _scratch: scratch,
+    }
+}
+
+fn with_certificate(certs: &Certs) -> String {
+    format!(
+        "--cert {} --key {}",
+        certs.cert.display(),
+        certs.key.display()
+    )
+}
+
+#[test]
+fn the_visitors_of_a_user_with_client_ca_need_a_certificate_and_those_of_others_none() {
+    let certs = certs::make();
+    let service = mirror();
+    let mut ends = two_users(&certs, &service, "");
+    let right = with_certificate(&certs);
+    for more in ["", "--tls-max 1.2"] {
+        let ask = |name: &str, with: &str| {
+            curl::https(
+                &format!("{name}.example.com"),
+                ends.addr,
+                &certs.ca,
+                &format!("{with} {more}"),
+            )
+        };
+        let head = ask("id1", &right);
+        assert!(
+            head.text()
+                .contains("X-Forwarded-TLS-Client-Subject: CN=id1.example.com\n"),
+            "{}",
+            head.text()
+        );
+        let wrong = format!(
+            "--cert {} --key {}",
+            certs.self_signed.display(),
+            certs.self_signed_key.display()
+        );
+        for with in ["", &wrong] {
+            let refused = ask("id1", with);
+            assert!(
+                refused.code != 0 && refused.body.is_empty(),
+                "in the handshake: {more}"
+            );
+        }
+        for with in ["", &right, &wrong] {
+            let head = ask("id2", with);
+            assert!(
+                !head.text().contains("Subject"),
+                "not asked for: {}",
+                head.text()
+            );
+        }
+    }
+    // A visitor that offers no application protocol might be a tunnel.
+    let late = curl::https("id1.example.com", ends.addr, &certs.ca, "--no-alpn");
+    assert!(late.text().contains("403 Forbidden"), "{}", late.text());
+    let plain = ends.server.addr();
+    let ask = |name: &str| curl::curl(&curl::url("http", name, plain, "/"));
+    assert!(ask("id1.example.com").text().contains("403 Forbidden"));
+    assert!(ask("id2.example.com").text().starts_with("GET /"));
+}
+
+#[test]
+fn another_host_than_that_of_the_handshake_does_not_get_around_a_certificate() {
+    let certs = certs::make();
+    let service = mirror();
+    let ends = two_users(&certs, &service, "");
+    let right = with_certificate(&certs);
+    let ask = |name: &str, host: &str, with: &str| {
+        let more = format!("{with} -H Host:{host}.example.com");
+        let reply = curl::https(&format!("{name}.example.com"), ends.addr, &certs.ca, &more);
+        reply.text().to_owned()
+    };
+    for with in ["", &right] {
+        assert!(ask("id2", "id1", with).starts_with("421 "), "{with}");
+    }
+    // Nor does a certificate of the authority of one user count for another.
+    assert!(ask("id1", "id2", &right).starts_with("421 "));
+    assert!(ask("id1", "ID1", &right).starts_with("GET /"));
+}
+
+#[test]
+fn a_second_request_on_a_connection_stays_with_the_first_one_s_client() {
+    let certs = certs::make();
+    let (one, two) = (service::http(0, "one"), service::http(0, "two"));
+    let mut ends = two_users(&certs, &two, "");
+    let mut first = client(&format!(
+        "-remote tcp://{} -id id1 -secret secret1 -local http://{}",
+        ends.server.addr(),
+        one.addr
+    ));
+    first.wait_for_tunnel();
+    let url = curl::url("https", "id2.example.com", ends.addr, "/a");
+    let reply = curl::curl(&format!(
+        "--cacert {} {url} --next -sS --cacert {0} -H Host:id1.example.com {url}",
+        certs.ca.display()
+    ));
+    let text = reply.text();
+    assert!(
+        text.starts_with("two /a id2") && text.contains("two /a id1"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_client_hello_in_pieces_hides_no_name() {
+    let certs = certs::make();
+    let service = mirror();
+    let ends = two_users(&certs, &service, "");
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(
+        CertificateDer::pem_file_iter(&certs.ca)
+            .unwrap()
+            .map(Result::unwrap),
+    );
+    let mut config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.max_fragment_size = Some(64);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let name = ServerName::try_from("id1.example.com").unwrap();
+    let tls = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut stream = StreamOwned::new(tls, TcpStream::connect(ends.addr).unwrap());
+    stream
+        .write_all(b"GET / HTTP/1.1\r\nHost: id1.example.com\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    let end = stream.read_to_string(&mut answer);
+    // In the handshake, or after it if the pieces have come late.
+    let is_refused = end.is_err() && answer.is_empty();
+    assert!(
+        is_refused || answer.starts_with("HTTP/1.1 421 "),
+        "{answer} {end:?}"
+    );
+}
+
+#[test]
+fn what_a_trusted_proxy_shows_is_no_certificate_of_its_visitors() {
+    let certs = certs::make();
+    let service = mirror();
+    let (_server, _client, addr) = certified(&certs, &service, "-frontProxies 127.0.0.1");
+    let reply = curl::https(
+        "id1.example.com",
+        addr,
+        &certs.ca,
+        &with_certificate(&certs),
+    );
+    assert!(reply.text().starts_with("GET / "), "{}", reply.text());
+    assert!(!reply.text().contains("Subject"), "{}", reply.text());
+}
+
+#[test]
+fn the_client_ca_of_a_user_is_checked_and_needs_a_listener() {
+    let scratch = Scratch::new();
+    let check = |options: &str| {
+        let file = scratch.file(
+            "server.yaml",
+            format!("type: server\noptions: {{{options}}}\nusers: {{id1: {{secret: s, clientCA: /none.crt}}}}\n"),
+        );
+        let output = gt(&format!("check -config {}", file.display()));
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = check("addr: 80");
+    assert!(
+        said.contains("\"id1\" has clientCA, which needs tlsAddr"),
+        "{said}"
+    );
+    let said = check(&format!(
+        "tlsAddr: 443, stateDir: {}",
+        scratch.join("state").display()
+    ));
+    assert!(
+        said.contains("clientCA of the user id1: ") && said.contains("/none.crt"),
+        "{said}"
+    );
 }

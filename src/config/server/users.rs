@@ -21,6 +21,9 @@ pub struct User {
     pub secret: Option<Secret>,
     /// Keys, each of which proves the id.
     pub keys: Vec<AuthorizedKey>,
+    /// PEM file with the authorities of the certificates that visitors of the user's names need; `None` for the
+    /// server's rule.
+    pub client_ca: Option<PathBuf>,
     /// Complete limits: the user's own, and the global ones where it has none.
     pub limits: Limits,
 }
@@ -41,17 +44,21 @@ pub struct UserEntry {
     connections: Option<Value<u32>>,
     host: HostEntry,
     domains: Option<Vec<Value<Domain>>>,
+    #[serde(rename = "clientCA")]
+    client_ca: Option<Value<PathBuf>>,
 }
 
 /// The users of several sources; a source of higher priority is added first.
 #[derive(Default)]
 pub struct UsersConfig(BTreeMap<String, (PartProof, PartLimits)>);
 
-/// What proves the id of a user in one source of the configuration; a field is `None` if the source does not set it.
+/// What proves the id of a user, and that its visitors may come, in one source of the configuration; a field is `None` if the source does not set it.
 #[derive(Default)]
 struct PartProof {
     secret: Option<Secret>,
     keys: Option<Vec<AuthorizedKey>>,
+    /// What proves that a visitor may come.
+    client_ca: Option<PathBuf>,
 }
 
 impl PartProof {
@@ -60,6 +67,7 @@ impl PartProof {
         Self {
             secret: self.secret.or(lower.secret),
             keys: self.keys.or(lower.keys),
+            client_ca: self.client_ca.or(lower.client_ca),
         }
     }
 }
@@ -91,7 +99,7 @@ impl UsersConfig {
             let secret = secret.0.clone().unwrap_or_else(|| Secret::new(""));
             let proof = PartProof {
                 secret: Some(secret),
-                keys: None,
+                ..PartProof::default()
             };
             self.add(id, proof, PartLimits::default());
         }
@@ -140,6 +148,7 @@ impl UsersConfig {
             let proof = PartProof {
                 secret,
                 keys: entry.public_key.map(all),
+                client_ca: given(entry.client_ca),
             };
             self.add(id, proof, limits);
         }
@@ -189,7 +198,11 @@ impl UsersConfig {
         overlap::check_users("udp", self.ranges(|limits| &limits.udp))?;
         let finish = |(id, (proof, limits)): (String, (PartProof, PartLimits))| {
             check_length(&format!("The id \"{id}\""), id.len())?;
-            let PartProof { secret, keys } = proof;
+            let PartProof {
+                secret,
+                keys,
+                client_ca,
+            } = proof;
             let keys = keys.unwrap_or_default();
             match &secret {
                 Some(secret) => check_length(
@@ -206,6 +219,7 @@ impl UsersConfig {
                 id,
                 secret,
                 keys,
+                client_ca,
                 limits,
             })
         };

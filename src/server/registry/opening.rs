@@ -40,6 +40,19 @@ impl Registry {
         domains::find(&host, is_reserved).unwrap_or(prefix)
     }
 
+    /// Returns the id of the client that has a name of the registry, also if it is away for a moment, or in the
+    /// parent process.
+    pub fn id_of_name(&self, kind: HostKind, name: &str) -> Option<Box<str>> {
+        let inner = self.lock();
+        let key = (kind, Box::from(name));
+        if let Some(host) = inner.hosts.get(&key) {
+            return Some(id_of(&host.member.client).into());
+        }
+        let held = inner.held.owner(&key);
+        let id = held.or_else(|| inner.reservations.last_owner(&key, clock::now()));
+        id.map(Into::into)
+    }
+
     /// Returns the id of the client that has a host prefix.
     pub fn owner(&self, kind: HostKind, prefix: &str) -> Option<Box<str>> {
         let inner = self.lock();

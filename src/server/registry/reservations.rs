@@ -147,6 +147,12 @@ impl Reservations {
         self.hosts.get(key).is_some_and(|host| now < host.until)
     }
 
+    /// Returns the id of the client that has had a reserved prefix.
+    pub fn last_owner(&self, key: &Key, now: Instant) -> Option<&str> {
+        let host = self.hosts.get(key).filter(|host| now < host.until)?;
+        host.id.as_deref()
+    }
+
     /// Whether the prefix is reserved for a client, so that no other may have it.
     pub fn is_claimed(&self, key: &Key, now: Instant) -> bool {
         let host = self.hosts.get(key).filter(|host| now < host.until);
