@@ -102,6 +102,7 @@ fn describe(sdp: &str) {
         ufrag: "ours",
         pwd: "ours-and-longer",
         fingerprint: "AA:BB",
+        quic: true,
     };
     for side in [DtlsRole::Client, DtlsRole::Server] {
         let answer = theirs.answer(&ours, side);

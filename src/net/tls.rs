@@ -38,6 +38,8 @@ mod no_keys;
 #[cfg(feature = "p2p")]
 pub mod peer;
 mod pem;
+#[cfg(all(feature = "quic", feature = "p2p", not(feature = "sim")))]
+mod pinned;
 #[cfg(all(feature = "quic", feature = "server"))]
 mod quic_identity;
 #[cfg(any(feature = "server", feature = "p2p"))]
@@ -64,6 +66,8 @@ pub(crate) use pem::pem_of;
 #[cfg(feature = "p2p")]
 pub(crate) use self_signed::self_signed;
 
+#[cfg(all(feature = "quic", feature = "p2p", not(feature = "sim")))]
+pub use pinned::PeerTls;
 #[cfg(all(feature = "quic", feature = "server"))]
 pub use quic_identity::QuicIdentity;
 

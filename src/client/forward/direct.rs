@@ -200,6 +200,15 @@ impl DirectWay {
             }
         }
         let pauses = inner.retry_at.is_some_and(|at| at > now) || self.stop.is_triggered();
+        let is_doubted = |doubted: &Option<Instant>| {
+            doubted.is_some_and(|at| now.saturating_duration_since(at) < DOUBT_TIME)
+        };
+        // One peer is enough for QUIC, whose channels do not wait for each other.
+        let suffices = |slot: &PeerSlot| match slot {
+            PeerSlot::Up { link, doubted } => !is_doubted(doubted) && link.lock().has_room(),
+            PeerSlot::Empty | PeerSlot::Connecting => false,
+        };
+        let pauses = pauses || inner.slots.iter().any(suffices);
         let is_empty = |slot: &PeerSlot| matches!(slot, PeerSlot::Empty);
         let empty = inner.slots.iter_mut().position(|slot| is_empty(slot));
         let connects = |slot: &PeerSlot| matches!(slot, PeerSlot::Connecting);
@@ -212,9 +221,6 @@ impl DirectWay {
                 crate::net::spawn(self.clone().fill(at));
             }
         }
-        let is_doubted = |doubted: &Option<Instant>| {
-            doubted.is_some_and(|at| now.saturating_duration_since(at) < DOUBT_TIME)
-        };
         let up = inner.slots.iter().filter_map(|slot| match slot {
             PeerSlot::Up { link, doubted } if !is_doubted(doubted) => Some(link.clone()),
             _ => None,

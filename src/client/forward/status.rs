@@ -86,12 +86,13 @@ mod tests {
         );
         status.paths.push(PeerPath {
             way: PeerWay::Host,
+            over: "QUIC",
             round_trip: Duration::from_millis(3),
             loss: 0,
         });
         assert_eq!(
             status.to_string(),
-            "tcpForwardAddr=127.0.0.1:8000 to=id1 state=direct way=host rtt=3ms loss=0.0% peers=1 \
+            "tcpForwardAddr=127.0.0.1:8000 to=id1 state=direct way=host over=QUIC rtt=3ms loss=0.0% peers=1 \
              direct=2 relayed=1 relaying=1"
         );
     }

@@ -1,11 +1,12 @@
 //! A data channel as a stream of bytes, and its relay to a connection.
 
+use super::duplex::DuplexRelay;
 use super::link::PeerHandle;
 use super::MAX_MESSAGE_OUT;
 use crate::client::private::ChannelBinding;
 use crate::net::{clock, poll_stalled, with_read_buf, Conn, Timer};
 use crate::tunnel::{CLOSE_TIMEOUT, DRAIN_TIMEOUT};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_lite::{future, AsyncRead, AsyncWrite};
 use std::future::{poll_fn, Future};
 use std::io;
@@ -48,21 +49,57 @@ impl ChannelConn {
         Self { link, id }
     }
 
-    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<BytesMut>> {
+    /// Copies received bytes, as many as there are: zero at the end. For channels of QUIC.
+    pub(super) fn poll_read_to(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.link.with(|peer| {
+            let count = ready!(peer.poll_read_to(self.id, cx, buffer, clock::now()));
+            match count == 0 && peer.is_cut(self.id) {
+                true => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                false => Poll::Ready(Ok(count)),
+            }
+        })
+    }
+
+    /// Notes that bytes that were read are being consumed.
+    pub(super) fn goes_on(&self) {
+        self.link.lock().goes_on(self.id, clock::now());
+    }
+
+    /// Returns the idle limit of the channel.
+    pub(super) fn idle_limit(&self) -> Option<Duration> {
+        self.link.lock().idle_limit(self.id)
+    }
+
+    /// Waits until the peer has everything that was written before the end, or wants nothing more.
+    /// For channels of QUIC.
+    pub(super) fn poll_delivered(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.link.lock().poll_delivered(self.id, cx)
+    }
+
+    /// Cuts the channel: the other end sees no graceful end. For channels of QUIC.
+    pub(super) fn abort(&self) {
+        self.link.with(|peer| peer.abort(self.id));
+    }
+
+    fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         self.link
             .with(|peer| peer.poll_read(self.id, cx, clock::now()))
     }
 
-    fn give_back(&self, bytes: BytesMut) {
+    fn give_back(&self, bytes: Bytes) {
         self.link.lock().unread(self.id, bytes);
     }
 
-    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let room = ready!(self.link.lock().poll_room(self.id, cx));
         Poll::Ready(room.ok_or_else(|| io::ErrorKind::BrokenPipe.into()))
     }
 
-    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn send(&self, bytes: &[u8]) -> io::Result<()> {
         let bytes = Bytes::copy_from_slice(bytes);
         let sent = self
             .link
@@ -95,7 +132,7 @@ impl ChannelConn {
         future::or(task, cut).await
     }
 
-    fn finish(&self) {
+    pub(super) fn finish(&self) {
         self.link.with(|peer| peer.finish(self.id));
     }
 
@@ -125,7 +162,11 @@ impl AsyncRead for ChannelConn {
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let Some(mut bytes) = ready!(self.poll_take(cx)) else {
-            return Poll::Ready(Ok(0));
+            let is_cut = self.link.lock().is_cut(self.id);
+            return match is_cut {
+                true => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+                false => Poll::Ready(Ok(0)),
+            };
         };
         let n = bytes.len().min(buf.len());
         if let Some(to) = buf.get_mut(..n) {
@@ -163,7 +204,11 @@ impl AsyncWrite for ChannelConn {
 /// Moves bytes between a channel and a connection until either has ended, and then passes the end
 /// on.
 pub async fn carry(channel: ChannelConn, conn: Arc<Conn>) -> io::Result<()> {
-    ChannelRelay::new(channel, conn.clone()).await?;
+    let is_quic = channel.link.lock().is_quic();
+    match is_quic {
+        true => DuplexRelay::new(channel, conn.clone()).await?,
+        false => ChannelRelay::new(channel, conn.clone()).await?,
+    }
     // Closing with unread bytes would discard what the connection's peer has not read yet.
     conn.linger(CLOSE_TIMEOUT).await;
     Ok(())
@@ -173,7 +218,7 @@ struct ChannelRelay {
     channel: ChannelConn,
     conn: Arc<Conn>,
     /// Bytes that the connection has not taken yet.
-    stuck: BytesMut,
+    stuck: Bytes,
     state: CarryState,
     timer: Option<Timer>,
 }
@@ -195,7 +240,7 @@ impl ChannelRelay {
         Self {
             channel,
             conn,
-            stuck: BytesMut::new(),
+            stuck: Bytes::new(),
             state: CarryState::Both,
             timer: None,
         }

@@ -5,6 +5,9 @@
 //! is checked five times a second, and nothing limits their number. Without this filter, a visitor
 //! could aim such a flood of checks at any address.
 
+#[cfg(all(feature = "quic", not(feature = "sim")))]
+mod addresses;
+
 use crate::sync::Mutex;
 use rtc_ice::candidate::Candidate;
 use std::collections::VecDeque;

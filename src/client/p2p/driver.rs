@@ -98,8 +98,9 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> Future for PeerDriver<F> {
                 match &this.state {
                     PeerState::Connecting => {}
                     PeerState::Connected => log::info!(
-                        "peer connected in {:.0?}, peers={} way={}",
+                        "peer connected in {:.0?} over {}, peers={} way={}",
                         clock::since(this.begun),
+                        peer.over(),
                         this.endpoint.peers(),
                         peer.way().map_or_else(String::new, |way| way.to_string())
                     ),

@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 /// A certificate with its key, and the cryptography that uses them.
 pub struct Identity {
-    certificate: Certificate,
+    /// The certificate and its key.
+    pub certificate: Certificate,
     /// The cryptography of ICE and DTLS.
     pub provider: Arc<dyn RTCCryptoProvider>,
     /// The certificate's fingerprint, as in a session description.
@@ -73,7 +74,7 @@ impl Identity {
 }
 
 /// Returns the SHA-256 fingerprint in upper-case hexadecimal with colons (RFC 8122, section 5).
-fn fingerprint(der: &[u8]) -> String {
+pub fn fingerprint(der: &[u8]) -> String {
     let digest = digest::digest(&digest::SHA256, der);
     let bytes: Vec<String> = digest.as_ref().iter().map(|b| format!("{b:02X}")).collect();
     bytes.join(":")

@@ -1,6 +1,9 @@
 //! The bound on the bytes that the channels of all peers hold for slow readers, for the whole
 //! process. The peer that holds the most loses a channel (docs/p2p.md, "Channels").
 
+#[cfg(all(feature = "quic", not(feature = "sim")))]
+mod room;
+
 use crate::collections::HashMap;
 use crate::sync::{Mutex, MutexGuard};
 use std::sync::Arc;
@@ -81,6 +84,13 @@ impl MemoryShare {
                 holder.driver = Some(driver.clone());
             }
         }
+    }
+
+    /// Returns the bytes that the peer holds.
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        let table = self.memory.lock();
+        table.holders.get(&self.number).map_or(0, |it| it.held)
     }
 
     /// Adds bytes that the peer holds.

@@ -8,6 +8,7 @@ mod channel;
 pub(crate) mod checks;
 mod crypto;
 mod driver;
+mod duplex;
 pub(super) mod endpoint;
 pub(crate) mod identity;
 pub(super) mod label;

@@ -11,6 +11,11 @@ const MAX_MEDIA: usize = 16;
 /// Maximum length of a token that is repeated in the answer.
 const MAX_TOKEN: usize = 256;
 
+/// The attribute of an end that can use QUIC (docs/p2p.md, "QUIC"), and its value. Browsers ignore attributes that they
+/// do not know (RFC 8866, section 5.13).
+const QUIC: &str = "gt-quic";
+const QUIC_VERSION: &str = "1";
+
 /// A parsed description.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
@@ -24,6 +29,8 @@ pub struct Description {
     pub setup: Setup,
     /// Largest message that the end accepts, in bytes.
     pub max_message: u32,
+    /// Whether the end can use QUIC in place of DTLS and SCTP.
+    pub quic: bool,
     /// Addresses of the end, as candidate attributes.
     pub candidates: Vec<String>,
     media: Vec<Media>,
@@ -59,7 +66,7 @@ impl Description {
         let mut setup = Setup::ActPass;
         // The default of RFC 8841, section 6.1.
         let mut max_message = 64 * 1024;
-        let mut candidates = Vec::new();
+        let (mut quic, mut candidates) = (false, Vec::new());
         let mut data = None;
         for line in sdp.lines() {
             let line = line.trim_end();
@@ -121,6 +128,7 @@ impl Description {
                     let size = value.parse().unwrap_or(max_message);
                     max_message = if size == 0 { u32::MAX } else { size };
                 }
+                QUIC if ours => quic = value == QUIC_VERSION,
                 "candidate" if ours && candidates.len() < MAX_CANDIDATES => {
                     candidates.push(attribute.to_owned());
                 }
@@ -140,6 +148,7 @@ impl Description {
             fingerprint: fingerprint.ok_or("no SHA-256 fingerprint")?,
             setup,
             max_message,
+            quic,
             candidates,
             media,
         })
@@ -151,7 +160,11 @@ impl Description {
             DtlsRole::Client => "active",
             DtlsRole::Server => "passive",
         };
-        write(ours, setup, &self.media)
+        let ours = LocalDescription {
+            quic: ours.quic && self.quic,
+            ..*ours
+        };
+        write(&ours, setup, &self.media)
     }
 
     /// Returns the DTLS role of this end in its answer to this offer.
@@ -179,6 +192,8 @@ pub struct LocalDescription<'a> {
     pub pwd: &'a str,
     /// SHA-256 fingerprint of the certificate.
     pub fingerprint: &'a str,
+    /// Whether the end can use QUIC. An answer says so only to an offer that does.
+    pub quic: bool,
 }
 
 /// Builds an offer of data channels.
@@ -234,6 +249,9 @@ fn write(ours: &LocalDescription, setup: &str, media: &[Media]) -> String {
             _ => sdp.push_str("a=sctp-port:5000\r\n"),
         }
         let _ = write!(sdp, "a=max-message-size:{}\r\n", super::MAX_MESSAGE_IN);
+        if ours.quic {
+            let _ = write!(sdp, "a={QUIC}:{QUIC_VERSION}\r\n");
+        }
     }
     sdp
 }
@@ -246,6 +264,7 @@ mod tests {
         ufrag: "ufra",
         pwd: "pwdpwdpwdpwdpwdpwdpwdpwd",
         fingerprint: "AA:BB",
+        quic: true,
     };
 
     const OFFER: &str = "v=0\r\no=- 46117 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n\
@@ -286,6 +305,25 @@ mod tests {
         let description = Description::parse(&offer(&OURS)).unwrap();
         assert_eq!(description.setup, Setup::ActPass);
         assert_eq!(description.pwd, OURS.pwd);
+    }
+
+    #[test]
+    fn an_answer_agrees_to_quic_if_the_offer_does() {
+        let parsed = |sdp: &str| Description::parse(sdp).unwrap();
+        let answered = |offer: &Description, quic: bool| {
+            let ours = LocalDescription { quic, ..OURS };
+            parsed(&offer.answer(&ours, DtlsRole::Client)).quic
+        };
+        let [with, without] =
+            [true, false].map(|quic| parsed(&offer(&LocalDescription { quic, ..OURS })));
+        assert!(with.quic && answered(&with, true) && !answered(&with, false));
+        assert!(!without.quic && !answered(&without, true));
+        assert!(!answered(&parsed(OFFER), true), "a browser");
+        for other in ["a=gt-quic:2\r\n", "a=gt-quic\r\n", "a=gt-quic:\r\n"] {
+            assert!(!parsed(&format!("{OFFER}{other}")).quic, "{other}");
+        }
+        let elsewhere = OFFER.replace("a=msid", "m=audio 9 X 1\r\na=gt-quic:1\r\na=msid");
+        assert!(!parsed(&elsewhere).quic);
     }
 
     #[test]

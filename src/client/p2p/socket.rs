@@ -8,11 +8,14 @@ use nix::sys::socket::sockopt::UdpGroSegment;
 use nix::sys::socket::{
     recvmsg, sendmsg, setsockopt, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage,
 };
+use rustix::net::sockopt::{
+    set_ip_mtu_discover, set_ipv6_mtu_discover, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery,
+};
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
 /// Requested size of the kernel's receive buffer, in bytes; bursts beyond it are lost.
@@ -22,6 +25,10 @@ const MAX_SEGMENTS: usize = 60;
 /// Maximum bytes in one system call; less than the maximum UDP payload.
 const MAX_BYTES: usize = 60_000;
 
+/// Number of calls in a row that the kernel may refuse to split: one is refused for a packet by which QUIC finds out
+/// whether its length arrives.
+const MAX_REFUSALS: u32 = 8;
+
 /// A UDP socket for IPv6 and IPv4, or for IPv4 alone where there is no IPv6.
 #[derive(Debug)]
 pub struct PeerSocket {
@@ -30,6 +37,8 @@ pub struct PeerSocket {
     is_v6: bool,
     /// Whether the kernel splits the bytes of one call into datagrams.
     segments: AtomicBool,
+    /// Number of calls in a row that the kernel has refused to split; see [`MAX_REFUSALS`].
+    refusals: AtomicU32,
 }
 
 /// A datagram to send.
@@ -66,6 +75,11 @@ impl PeerSocket {
         // The kernel may grant less.
         let _ = socket.set_recv_buffer_size(RECV_BUFFER);
         let _ = socket.set_send_buffer_size(RECV_BUFFER);
+        // Packets must not be fragmented: QUIC finds out which length arrives (RFC 9000, section 14).
+        if is_v6 {
+            let _ = set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE);
+        }
+        let _ = set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE);
         let socket = UdpSocket::from(socket);
         socket.set_nonblocking(true)?;
         let segments = setsockopt(&socket, UdpGroSegment, &true).is_ok();
@@ -74,6 +88,7 @@ impl PeerSocket {
             io: PollSource::new(socket, &[Interest::Read, Interest::Write])?,
             is_v6,
             segments: AtomicBool::new(segments),
+            refusals: AtomicU32::new(0),
         })
     }
 
@@ -133,12 +148,14 @@ impl PeerSocket {
         cx: &mut Context<'_>,
         queue: &mut std::collections::VecDeque<Datagram>,
     ) -> Poll<()> {
+        // Number of datagrams at the front that have a call of their own each.
+        let mut singles = 0_usize;
         while let Some(first) = queue.front() {
             let (to, size) = (first.to, first.bytes.len());
             let mut parts: smallvec::SmallVec<[IoSlice<'_>; MAX_SEGMENTS]> =
                 smallvec::SmallVec::new();
             let mut bytes = 0;
-            let most = if self.segments.load(Ordering::Relaxed) {
+            let most = if singles == 0 && self.segments.load(Ordering::Relaxed) {
                 MAX_SEGMENTS
             } else {
                 1
@@ -180,13 +197,18 @@ impl PeerSocket {
                     if count > 1 =>
                 {
                     // Not every device supports it.
-                    self.segments.store(false, Ordering::Relaxed);
+                    if self.refusals.fetch_add(1, Ordering::Relaxed) >= MAX_REFUSALS {
+                        self.segments.store(false, Ordering::Relaxed);
+                    }
+                    singles = count;
                     continue;
                 }
                 Err(Some(e)) => log::trace!("sending a datagram to {to}: {e}"),
+                Ok(_) if count > 1 => self.refusals.store(0, Ordering::Relaxed),
                 Ok(_) => {}
             }
             drop(parts);
+            singles = singles.saturating_sub(1);
             queue.drain(..count);
         }
         Poll::Ready(())

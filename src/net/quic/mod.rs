@@ -6,7 +6,7 @@
 //! one of them, or a reader or writer of its stream, is polled. With a connection locked its endpoint may
 //! be locked, not the other way round.
 
-mod congestion;
+pub(crate) mod congestion;
 #[cfg(feature = "client")]
 mod connect;
 mod connection;

@@ -2,11 +2,11 @@
 
 use super::channel::{Channel, ChannelPhase, OpenedChannel, IN};
 use super::credit::{Credits, CREDITED, WINDOW};
-use super::{Peer, PeerState, RECEIVE};
+use super::{Peer, PeerState, Transport, RECEIVE};
 use crate::client::p2p::resets::StreamResets;
 use crate::client::p2p::{MAX_MESSAGE_IN, MAX_MESSAGE_OUT};
 use crate::tunnel::{STUCK_ALONE_TIMEOUT, STUCK_TIMEOUT};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rtc_datachannel::data_channel::{DataChannel, DataChannelConfig, DataChannelMessage};
 use rtc_sctp::{Association, PayloadProtocolIdentifier};
 use sansio::Protocol as _;
@@ -24,17 +24,23 @@ pub(super) const CHANNELS: usize = 256;
 impl Peer {
     /// Returns the next channel that the peer has opened.
     pub fn opened(&mut self) -> Option<OpenedChannel> {
+        if let Some(quic) = self.transport.quic() {
+            return quic.opened();
+        }
         self.opened.pop_front()
     }
 
     /// Returns the number of channels.
     pub fn channels(&self) -> usize {
-        self.channels.len()
+        match &self.transport {
+            Transport::Quic(quic) => quic.channels(),
+            Transport::Sctp => self.channels.len(),
+        }
     }
 
     /// Whether there are unused channel numbers.
     pub fn has_ids(&self) -> bool {
-        self.next_id < self.ids
+        self.is_quic() || self.next_id < self.ids
     }
 
     /// Opens a channel to the peer and returns its number; `None` if the peer is not connected or
@@ -47,6 +53,9 @@ impl Peer {
         if self.state != PeerState::Connected || !self.has_ids() || self.channels.len() >= CHANNELS
         {
             return None;
+        }
+        if let Some(quic) = self.transport.quic() {
+            return quic.open(label, now);
         }
         let (_, association) = self.association.as_mut()?;
         // Numbers are not reused: a peer that runs out of them is replaced.
@@ -170,6 +179,12 @@ impl Peer {
     /// Cuts channels whose readers take nothing, the longest first, while all peers together hold
     /// too much and this one the most.
     pub(super) fn shed(&mut self) {
+        let Self {
+            transport, memory, ..
+        } = self;
+        if let Some(quic) = transport.quic() {
+            return quic.shed(memory);
+        }
         while self.memory.is_too_much() {
             let stalled = self.channels.iter_mut();
             let stalled = stalled.filter(|(_, channel)| channel.held() > 0);
@@ -193,6 +208,12 @@ impl Peer {
 
     /// Ends channels that have reached their idle limit.
     pub(super) fn end_idle(&mut self, now: Instant) {
+        let Self {
+            transport, memory, ..
+        } = self;
+        if let Some(quic) = transport.quic() {
+            return quic.end_idle(memory, now);
+        }
         let is_idle = |channel: &Channel| {
             let limit = channel
                 .idle_limit
@@ -243,6 +264,9 @@ impl Peer {
 
     /// Ends a channel when nothing has moved in it for `limit`.
     pub fn limit_idle(&mut self, id: u16, limit: Option<Duration>, now: Instant) {
+        if let Some(quic) = self.transport.quic() {
+            return quic.limit_idle(id, limit, now);
+        }
         if let Some(channel) = self.channels.get_mut(&id) {
             (channel.idle_limit, channel.moved) = (limit, Some(now));
         }
@@ -250,11 +274,17 @@ impl Peer {
 
     /// Returns the idle limit of a channel.
     pub fn idle_limit(&self, id: u16) -> Option<Duration> {
+        if let Transport::Quic(quic) = &self.transport {
+            return quic.idle_limit(id);
+        }
         self.channels.get(&id)?.idle_limit
     }
 
     /// Notes that the reader of a channel is consuming the bytes that it was given last.
     pub fn goes_on(&mut self, id: u16, now: Instant) {
+        if let Some(quic) = self.transport.quic() {
+            return quic.goes_on(id, now);
+        }
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.stalled = channel.stalled.and(Some(now));
             channel.moved = Some(now);
@@ -268,6 +298,9 @@ impl Peer {
 
     /// Whether both directions of a channel have ended; bytes may still be held.
     pub fn has_ended(&self, id: u16) -> bool {
+        if let Transport::Quic(quic) = &self.transport {
+            return quic.has_ended(id);
+        }
         let is_over =
             |it: &Channel| matches!(it.phase, ChannelPhase::Closed | ChannelPhase::Closing);
         self.channels.get(&id).is_none_or(is_over)
@@ -276,6 +309,9 @@ impl Peer {
     /// Whether no bytes are held for readers. Cuts channels first if all peers hold too much.
     pub fn is_drained(&mut self) -> bool {
         self.shed();
+        if let Transport::Quic(quic) = &self.transport {
+            return quic.is_drained();
+        }
         self.channels.values().all(|channel| channel.held() == 0)
     }
 
@@ -348,7 +384,13 @@ impl Peer {
         id: u16,
         cx: &mut Context<'_>,
         now: Instant,
-    ) -> Poll<Option<BytesMut>> {
+    ) -> Poll<Option<Bytes>> {
+        let Self {
+            transport, memory, ..
+        } = self;
+        if let Some(quic) = transport.quic() {
+            return quic.poll_read(id, memory, cx, now);
+        }
         let Some(channel) = self.channels.get_mut(&id) else {
             return Poll::Ready(None);
         };
@@ -364,7 +406,7 @@ impl Peer {
             if is_low {
                 self.take_in(id, now);
             }
-            return Poll::Ready(Some(bytes));
+            return Poll::Ready(Some(bytes.freeze()));
         }
         if matches!(channel.phase, ChannelPhase::Closed | ChannelPhase::Closing) {
             return Poll::Ready(None);
@@ -388,6 +430,9 @@ impl Peer {
 
     /// Waits until the bytes held for a channel's reader are discarded.
     pub fn poll_cut(&mut self, id: u16, cx: &mut Context<'_>) -> Poll<()> {
+        if let Some(quic) = self.transport.quic() {
+            return quic.poll_cut(id, cx);
+        }
         match self.channels.get_mut(&id) {
             Some(channel) if !channel.is_cut => {
                 channel.watcher = Some(cx.waker().clone());
@@ -399,12 +444,18 @@ impl Peer {
 
     /// Whether the bytes held for a channel's reader were discarded.
     pub fn is_cut(&self, id: u16) -> bool {
+        if let Transport::Quic(quic) = &self.transport {
+            return quic.is_cut(id);
+        }
         let channel = self.channels.get(&id);
         channel.is_some_and(|channel| channel.is_cut)
     }
 
     /// Returns bytes that the reader did not consume.
-    pub fn unread(&mut self, id: u16, bytes: BytesMut) {
+    pub fn unread(&mut self, id: u16, bytes: Bytes) {
+        if let Some(quic) = self.transport.quic() {
+            return quic.unread(id, bytes);
+        }
         let channel = self.channels.get_mut(&id);
         if let Some(channel) = channel.filter(|channel| !channel.is_cut) {
             channel.waiting += bytes.len();
@@ -412,13 +463,16 @@ impl Peer {
             if let Some(credits) = &mut channel.credits {
                 credits.given_back(bytes.len());
             }
-            channel.inbox.push_front(bytes);
+            channel.inbox.push_front(bytes.into());
         }
     }
 
     /// Returns the number of bytes that a channel may send now, at least one; `None` if it has
     /// ended.
     pub fn poll_room(&mut self, id: u16, cx: &mut Context<'_>) -> Poll<Option<usize>> {
+        if let Some(quic) = self.transport.quic() {
+            return quic.poll_room(id, cx);
+        }
         let Some(channel) = self.channels.get_mut(&id) else {
             return Poll::Ready(None);
         };
@@ -445,6 +499,9 @@ impl Peer {
 
     /// Waits until the peer has answered the opening of a channel; false if the channel has ended.
     pub fn poll_answered(&mut self, id: u16, cx: &mut Context<'_>) -> Poll<bool> {
+        if let Some(quic) = self.transport.quic() {
+            return quic.poll_answered(id, cx);
+        }
         match self.channels.get_mut(&id) {
             // It may have ended since, behind bytes for its reader.
             Some(channel) if !channel.dialing => Poll::Ready(true),
@@ -459,6 +516,9 @@ impl Peer {
     /// Sends a message of at most as many bytes as there was room for. False if the channel has
     /// ended.
     pub fn write(&mut self, id: u16, bytes: Bytes, now: Instant) -> bool {
+        if let Some(quic) = self.transport.quic() {
+            return quic.write(id, bytes, now);
+        }
         let Some(channel) = self.channels.get_mut(&id) else {
             return false;
         };
@@ -486,10 +546,49 @@ impl Peer {
 
     /// Notes that everything was written to a channel: it ends when the peer has it.
     pub fn finish(&mut self, id: u16) {
+        if let Some(quic) = self.transport.quic() {
+            return quic.finish(id);
+        }
         if let Some(channel) = self.channels.get_mut(&id) {
             if channel.phase == ChannelPhase::Open {
                 channel.phase = ChannelPhase::Draining;
             }
+        }
+    }
+
+    /// Copies received bytes of a channel of QUIC, as many as there are: zero at its end.
+    pub fn poll_read_to(
+        &mut self,
+        id: u16,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        now: Instant,
+    ) -> Poll<usize> {
+        let Self {
+            transport, memory, ..
+        } = self;
+        match transport.quic() {
+            Some(quic) => quic.poll_read_to(id, memory, cx, buffer, now),
+            None => Poll::Ready(0),
+        }
+    }
+
+    /// Waits until the peer has everything that was written to a finished channel of QUIC, or
+    /// wants nothing more.
+    pub fn poll_delivered(&mut self, id: u16, cx: &mut Context<'_>) -> Poll<()> {
+        match self.transport.quic() {
+            Some(quic) => quic.poll_delivered(id, cx),
+            None => Poll::Ready(()),
+        }
+    }
+
+    /// Cuts a channel of QUIC because the connection behind it was cut.
+    pub fn abort(&mut self, id: u16) {
+        let Self {
+            transport, memory, ..
+        } = self;
+        if let Some(quic) = transport.quic() {
+            quic.abort(id, memory);
         }
     }
 
@@ -500,7 +599,10 @@ impl Peer {
         let (open, closed) = (ChannelPhase::Open, ChannelPhase::Closed);
         let channel = Channel {
             phase: if is_closed { closed } else { open },
-            inbox: bytes.chunks(MAX_MESSAGE_OUT).map(BytesMut::from).collect(),
+            inbox: bytes
+                .chunks(MAX_MESSAGE_OUT)
+                .map(bytes::BytesMut::from)
+                .collect(),
             waiting: bytes.len(),
             outstanding: 1,
             ..Channel::default()
@@ -519,6 +621,16 @@ impl Peer {
 
     /// Notes that a channel's owner has dropped it.
     pub fn drop_channel(&mut self, id: u16, now: Instant) {
+        let Self {
+            transport, memory, ..
+        } = self;
+        if let Some(quic) = transport.quic() {
+            quic.drop_channel(id, memory);
+            if quic.channels() == 0 {
+                self.idle_since = now;
+            }
+            return;
+        }
         self.finish(id);
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.is_dropped = true;

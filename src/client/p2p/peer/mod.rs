@@ -7,6 +7,8 @@ pub(crate) mod channels;
 mod credit;
 mod path;
 mod probe;
+#[cfg_attr(any(feature = "sim", not(feature = "quic")), path = "no_quic.rs")]
+pub(crate) mod quic;
 #[cfg(test)]
 mod tests;
 pub(crate) mod transport;
@@ -30,6 +32,7 @@ use path::LossMeter;
 pub use path::PeerPath;
 #[cfg(test)]
 pub use path::PeerWay;
+use quic::QuicTransport;
 use rtc_dtls::config::HandshakeConfig;
 use rtc_dtls::endpoint::Endpoint as Dtls;
 use rtc_ice::agent::Agent;
@@ -53,8 +56,8 @@ const HERE: [SocketAddr; 2] = [
 ];
 /// Bytes that SCTP buffers for all channels together.
 pub(crate) const RECEIVE: u32 = 512 * 1024;
-/// Maximum length of a DTLS datagram that is kept until its sender has answered a check; a
-/// ClientHello is far shorter.
+/// Maximum length of a datagram that is kept until its sender has answered a check.
+/// A ClientHello of DTLS is far shorter.
 const EARLY: usize = 1500;
 /// Interval of housekeeping for a connected peer. All peers share the same ticks, so that the
 /// process wakes once for all.
@@ -66,6 +69,7 @@ pub struct Peer {
     checks: ConnectivityChecks,
     state: PeerState,
     side: Option<DtlsRole>,
+    transport: Transport,
     dtls: Option<Dtls>,
     handshake: Option<Arc<HandshakeConfig>>,
     /// The fingerprints of the DTLS client's and of the server's certificate.
@@ -76,7 +80,7 @@ pub struct Peer {
     packets: PacketFilter,
     resets: StreamResets,
     losses: LossMeter,
-    /// The last DTLS datagram of an address that has not answered a check yet. Without it the
+    /// The last datagram of DTLS or QUIC of an address that has not answered a check yet. Without it the
     /// handshake would wait for the repetition.
     early: Option<(SocketAddr, BytesMut)>,
     /// The peer's NAT, if the peer has told its kind.
@@ -96,6 +100,8 @@ pub struct Peer {
     /// Channels that wait for room, first in, first out.
     waiting: VecDeque<u16>,
     last_tick: Option<Instant>,
+    /// When the peer was last advanced.
+    pumped: Instant,
     /// When SCTP began to take no more data from the peer.
     full_since: Option<Instant>,
     /// When the last channel ended.
@@ -104,6 +110,23 @@ pub struct Peer {
 
 /// Why a peer is over that this end has ended.
 pub const ENDED_HERE: &str = "ended here";
+
+/// What carries the channels.
+enum Transport {
+    /// DTLS and SCTP, whose state is the peer's; also before the peer's description is known.
+    Sctp,
+    /// QUIC, between two ends of gt.
+    Quic(Box<QuicTransport>),
+}
+
+impl Transport {
+    fn quic(&mut self) -> Option<&mut QuicTransport> {
+        match self {
+            Self::Sctp => None,
+            Self::Quic(quic) => Some(quic),
+        }
+    }
+}
 
 /// The state of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +157,18 @@ impl Peer {
             ufrag: &credentials.ufrag,
             pwd: &credentials.pwd,
             fingerprint: &identity.fingerprint,
+            quic: quic::IS_THERE,
         })
+    }
+
+    /// Whether the peer takes further channels, so that no second peer is needed for them.
+    pub fn has_room(&self) -> bool {
+        self.is_quic() && self.channels() < channels::CHANNELS
+    }
+
+    /// Whether the channels are streams of QUIC, whose directions end one by one.
+    pub fn is_quic(&self) -> bool {
+        matches!(self.transport, Transport::Quic(_))
     }
 
     /// Whether the peer's description is known.
@@ -155,24 +189,44 @@ impl Peer {
     /// Processes a datagram from `from`. False if the datagram is not this peer's.
     pub fn receive(&mut self, from: SocketAddr, bytes: &[u8], now: Instant) -> bool {
         match bytes.first() {
-            // The ranges of RFC 7983.
+            // The ranges of RFC 7983 and RFC 9443.
+            Some(0..=3) if self.watches_path() => self.receive_own_stun(from, bytes, now),
             Some(0..=3) => self.receive_stun(from, bytes, now),
+            Some(64..=127 | 192..=255) => {
+                let is_taken = self.receive_quic(from, bytes, now);
+                if !is_taken {
+                    self.keep_early(from, bytes);
+                }
+                is_taken
+            }
             Some(20..=63) if self.checks.has_answered(from) => {
                 self.receive_records(bytes, now);
                 true
             }
             Some(20..=63) => {
-                if bytes.len() <= EARLY && self.is_at(from) {
-                    self.early = Some((from, BytesMut::from(bytes)));
-                }
+                self.keep_early(from, bytes);
                 false
             }
             _ => false,
         }
     }
 
+    /// Keeps a datagram of an address that has not answered a check yet.
+    fn keep_early(&mut self, from: SocketAddr, bytes: &[u8]) {
+        if bytes.len() <= EARLY && self.is_at(from) {
+            self.early = Some((from, BytesMut::from(bytes)));
+        }
+    }
+
     /// Returns when [`Peer::pump`] is due without another event.
     pub fn deadline(&mut self) -> Option<Instant> {
+        let has_room = self.out.is_empty().then(|| self.pumped);
+        let quic = self.transport.quic();
+        let quic = quic.and_then(|quic| quic.deadline(has_room));
+        let watch = self.watch_deadline();
+        if self.watches_path() {
+            return [quic, watch].into_iter().flatten().min();
+        }
         let mut ice = self.ice_due();
         if self.state == PeerState::Connected {
             // ICE itself asks for five times a second.
@@ -186,13 +240,20 @@ impl Peer {
         let association = self.association.as_ref();
         let sctp = association.and_then(|(_, association)| association.poll_timeout());
         let resets = self.resets.deadline();
-        [ice, dtls, sctp, resets].into_iter().flatten().min()
+        [ice, dtls, sctp, resets, quic, watch]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Advances all state machines to `now`.
     pub fn pump(&mut self, now: Instant) {
         if matches!(self.state, PeerState::Over(_)) {
             return;
+        }
+        self.pumped = now;
+        if self.watches_path() {
+            return self.pump_alone(now);
         }
         let ticks = self.ice_due().is_some_and(|at| at <= now);
         if ticks {
@@ -214,6 +275,7 @@ impl Peer {
         }
         self.pump_ice(now);
         self.pump_sctp(now);
+        self.pump_quic(now);
         if ticks {
             self.end_idle(now);
             self.end_stuck(now);
@@ -221,6 +283,19 @@ impl Peer {
         self.shed();
         self.close_drained();
         self.send(now);
+        self.send_quic(now);
+    }
+
+    /// Advances QUIC to `now` when nothing else is in use any more.
+    fn pump_alone(&mut self, now: Instant) {
+        self.pump_quic(now);
+        let is_tick = |last| now.saturating_duration_since(last) >= IDLE_TICK;
+        if self.last_tick.is_none_or(is_tick) {
+            self.last_tick = Some(now);
+            self.end_idle(now);
+        }
+        self.shed();
+        self.send_quic(now);
     }
 
     /// Returns the datagrams to send.
@@ -231,7 +306,7 @@ impl Peer {
     /// Returns when the last channel ended, or the peer was created; `None` while there is a
     /// channel.
     pub fn idle_since(&self) -> Option<Instant> {
-        self.channels.is_empty().then_some(self.idle_since)
+        (self.channels() == 0).then_some(self.idle_since)
     }
 
     /// Ends the peer and all its channels.
@@ -243,6 +318,12 @@ impl Peer {
             channel.phase = ChannelPhase::Closed;
             channel.wake();
         }
+        let Self {
+            transport, memory, ..
+        } = self;
+        if let Some(quic) = transport.quic() {
+            quic.end(memory);
+        }
     }
 
     /// Ends the peer gracefully; the last datagrams are in [`Peer::out`].
@@ -251,6 +332,10 @@ impl Peer {
             let _ = association.abort();
         }
         self.send(now);
+        if let Some(quic) = self.transport.quic() {
+            quic.close(now);
+            self.send_quic(now);
+        }
         if let (Some(dtls), Some(to)) = (&mut self.dtls, self.path) {
             let _ = dtls.close(now);
             while let Some(message) = dtls.poll_transmit() {

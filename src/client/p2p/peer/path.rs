@@ -1,6 +1,6 @@
 //! What is known of a peer's path: the kind of its address, its round-trip time and its loss.
 
-use super::Peer;
+use super::{Peer, Transport};
 use crate::client::p2p::resets::{chunks, DATA};
 use crate::client::p2p::MAPPED;
 use crate::wire::u32_at;
@@ -43,7 +43,9 @@ impl fmt::Display for PeerWay {
 pub struct PeerPath {
     /// The kind of the peer's address.
     pub way: PeerWay,
-    /// The round-trip time, as SCTP has measured it; zero before the first measurement.
+    /// The protocol that carries the channels.
+    pub over: &'static str,
+    /// The round-trip time, as that protocol has measured it; zero before the first measurement.
     pub round_trip: Duration,
     /// The share of recent data that was sent again, in thousandths.
     pub loss: u32,
@@ -53,12 +55,16 @@ impl fmt::Display for PeerPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             way,
+            over,
             round_trip,
             loss,
         } = self;
         let (percent, tenths) = (loss / 10, loss % 10);
         let rtt = round_trip.as_millis();
-        write!(f, "way={way} rtt={rtt}ms loss={percent}.{tenths}%")
+        write!(
+            f,
+            "way={way} over={over} rtt={rtt}ms loss={percent}.{tenths}%"
+        )
     }
 }
 
@@ -101,7 +107,18 @@ impl LossMeter {
 impl Peer {
     /// Returns the kind of the peer's address; `None` if ICE has selected no path.
     pub fn way(&self) -> Option<PeerWay> {
-        let (_, remote) = self.agent.get_selected_candidate_pair()?;
+        let remote = match self.is_quic() {
+            // Its path may change later.
+            true => {
+                let mut remotes = self.agent.get_remote_candidates().iter();
+                let path = self.path?;
+                let Some(remote) = remotes.find(|it| it.addr() == path) else {
+                    return Some(PeerWay::PeerReflexive);
+                };
+                remote
+            }
+            false => self.agent.get_selected_candidate_pair()?.1,
+        };
         Some(match remote.candidate_type() {
             CandidateType::PeerReflexive => PeerWay::PeerReflexive,
             CandidateType::Relay => PeerWay::Relay,
@@ -111,13 +128,28 @@ impl Peer {
         })
     }
 
+    /// Returns the protocol that carries the channels.
+    pub fn over(&self) -> &'static str {
+        match self.transport {
+            Transport::Sctp => "SCTP",
+            Transport::Quic(_) => "QUIC",
+        }
+    }
+
     /// Returns the path to the peer; `None` if ICE has selected none.
     pub fn path(&self) -> Option<PeerPath> {
-        let (_, association) = self.association.as_ref()?;
+        let (round_trip, loss) = match &self.transport {
+            Transport::Quic(quic) => quic.measured(),
+            Transport::Sctp => {
+                let (_, association) = self.association.as_ref()?;
+                (association.rtt(), self.losses.per_mille())
+            }
+        };
         Some(PeerPath {
             way: self.way()?,
-            round_trip: association.rtt(),
-            loss: self.losses.per_mille(),
+            over: self.over(),
+            round_trip,
+            loss,
         })
     }
 }
@@ -156,9 +188,10 @@ mod tests {
     fn a_path_is_shown_with_its_way_its_round_trip_and_its_loss() {
         let path = PeerPath {
             way: PeerWay::ServerReflexive,
+            over: "QUIC",
             round_trip: Duration::from_millis(12),
             loss: 15,
         };
-        assert_eq!(path.to_string(), "way=srflx rtt=12ms loss=1.5%");
+        assert_eq!(path.to_string(), "way=srflx over=QUIC rtt=12ms loss=1.5%");
     }
 }

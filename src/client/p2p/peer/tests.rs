@@ -16,39 +16,46 @@ use rtc_sctp::PayloadProtocolIdentifier;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
 
-const KIB: usize = 1024;
+pub(super) const KIB: usize = 1024;
 /// Maximum bytes that both ends together hold for readers.
-const MEMORY: usize = 1024 * KIB;
+pub(super) const MEMORY: usize = 1024 * KIB;
 /// Latency of a datagram.
-const WAY: Duration = Duration::from_millis(10);
+pub(super) const WAY: Duration = Duration::from_millis(10);
 /// Addresses of the offering end and of the other.
-const PLACES: [SocketAddr; 2] = [
+pub(super) const PLACES: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 1000),
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2)), 2000),
 ];
 /// Indices of the ends.
-const OFFERS: usize = 0;
-const ANSWERS: usize = 1;
+pub(super) const OFFERS: usize = 0;
+pub(super) const ANSWERS: usize = 1;
 
-struct Pair {
-    ends: [Peer; 2],
-    now: Instant,
-    /// Datagrams in flight: arrival time, receiving end, content.
-    way: VecDeque<(Instant, usize, BytesMut)>,
+pub(super) struct Pair {
+    pub(super) ends: [Peer; 2],
+    pub(super) now: Instant,
+    /// The addresses of the ends.
+    pub(super) places: [SocketAddr; 2],
+    /// Datagrams in flight: arrival time, receiving end, source, content.
+    pub(super) way: VecDeque<(Instant, usize, SocketAddr, BytesMut)>,
     /// Number of datagrams lost in ten thousand.
-    loss: u32,
+    pub(super) loss: u32,
     /// State of the random numbers that select lost datagrams.
-    seed: u32,
+    pub(super) seed: u32,
 }
 
 /// Polls once, like a task that is never woken.
-fn ask<T>(probe: impl FnMut(&mut Context<'_>) -> Poll<T> + Unpin) -> Option<T> {
+pub(super) fn ask<T>(probe: impl FnMut(&mut Context<'_>) -> Poll<T> + Unpin) -> Option<T> {
     futures_lite::future::block_on(poll_once(poll_fn(probe)))
 }
 
 impl Pair {
-    /// Creates two peers that know each other's description; `change` edits the answer.
+    /// Creates two peers that know each other's description and use SCTP; `change` edits the answer.
     fn new(change: impl FnOnce(&mut Description)) -> Pair {
+        Self::with([false; 2], change)
+    }
+
+    /// Creates two peers, as if they could use QUIC or not.
+    pub(super) fn with(quic: [bool; 2], change: impl FnOnce(&mut Description)) -> Pair {
         let memory = Arc::new(ChannelMemory::new(MEMORY));
         let now = Instant::now();
         let identities = [Identity::new().unwrap(), Identity::new().unwrap()];
@@ -64,10 +71,20 @@ impl Pair {
             Peer::new(identity, checks, memory, now).unwrap()
         });
         let told = PLACES.map(|place| candidate(place).unwrap());
-        let offer = ends[OFFERS].describe(&identities[OFFERS], sdp::offer);
-        let offer = Description::parse(&offer).unwrap();
+        let offer = ends[OFFERS].describe(&identities[OFFERS], |ours| {
+            sdp::offer(&sdp::LocalDescription {
+                quic: quic[OFFERS],
+                ..*ours
+            })
+        });
+        let mut offer = Description::parse(&offer).unwrap();
         let side = offer.side_of_answer();
-        let answer = ends[ANSWERS].describe(&identities[ANSWERS], |ours| offer.answer(ours, side));
+        let answer = ends[ANSWERS].describe(&identities[ANSWERS], |ours| {
+            let quic = quic[ANSWERS];
+            offer.answer(&sdp::LocalDescription { quic, ..*ours }, side)
+        });
+        // What an end cannot use, it does not see.
+        offer.quic &= quic[ANSWERS];
         let mut answer = Description::parse(&answer).unwrap();
         change(&mut answer);
         let [a, b] = &mut ends;
@@ -79,6 +96,7 @@ impl Pair {
         Pair {
             ends,
             now,
+            places: PLACES,
             way: VecDeque::new(),
             loss: 0,
             seed: 1,
@@ -86,13 +104,18 @@ impl Pair {
     }
 
     fn connected() -> Pair {
-        let mut pair = Pair::new(|_| {});
+        Pair::new(|_| {}).connect()
+    }
+
+    /// Waits until both ends are connected.
+    pub(super) fn connect(mut self) -> Pair {
+        let pair = &mut self;
         let connected = |pair: &mut Pair| {
             let is = |end: &Peer| *end.state() == PeerState::Connected;
             pair.ends.iter().all(is)
         };
         assert!(pair.run(Duration::from_secs(10), connected));
-        pair
+        self
     }
 
     fn is_lost(&mut self) -> bool {
@@ -103,14 +126,14 @@ impl Pair {
     }
 
     /// Processes everything that is due, then advances the clock to the next event.
-    fn step(&mut self) {
+    pub(super) fn step(&mut self) {
         for end in 0..2 {
             self.ends[end].pump(self.now);
             while let Some(datagram) = self.ends[end].out().pop_front() {
-                let arrives = datagram.to == PLACES[1 - end] && !self.is_lost();
+                let arrives = datagram.to == self.places[1 - end] && !self.is_lost();
                 if arrives {
-                    let at = self.now + WAY;
-                    self.way.push_back((at, 1 - end, datagram.bytes));
+                    let (at, from) = (self.now + WAY, self.places[end]);
+                    self.way.push_back((at, 1 - end, from, datagram.bytes));
                 }
             }
         }
@@ -127,15 +150,15 @@ impl Pair {
         // A deadline that has passed is processed a moment later.
         self.now = next.max(self.now + Duration::from_micros(10));
         while self.way.front().is_some_and(|(at, ..)| *at <= self.now) {
-            let Some((_, end, bytes)) = self.way.pop_front() else {
+            let Some((_, end, from, bytes)) = self.way.pop_front() else {
                 break;
             };
-            self.ends[end].receive(PLACES[1 - end], &bytes, self.now);
+            self.ends[end].receive(from, &bytes, self.now);
         }
     }
 
     /// Steps until `done` returns true; false if that takes longer than `limit`.
-    fn run(&mut self, limit: Duration, mut done: impl FnMut(&mut Pair) -> bool) -> bool {
+    pub(super) fn run(&mut self, limit: Duration, mut done: impl FnMut(&mut Pair) -> bool) -> bool {
         let end = self.now + limit;
         while self.now < end {
             if done(self) {
@@ -147,7 +170,7 @@ impl Pair {
     }
 
     /// Lets this much time pass.
-    fn rest(&mut self, time: Duration) {
+    pub(super) fn rest(&mut self, time: Duration) {
         self.run(time, |_| false);
     }
 
@@ -172,7 +195,7 @@ impl Pair {
     }
 
     /// Writes as much as there is room for; returns how much that is.
-    fn write(&mut self, end: usize, id: u16, mut bytes: &[u8]) -> usize {
+    pub(super) fn write(&mut self, end: usize, id: u16, mut bytes: &[u8]) -> usize {
         let all = bytes.len();
         while !bytes.is_empty() {
             let peer = &mut self.ends[end];
@@ -188,7 +211,7 @@ impl Pair {
     }
 
     /// Reads what has come; true at the channel's end.
-    fn read(&mut self, end: usize, id: u16, to: &mut Vec<u8>) -> bool {
+    pub(super) fn read(&mut self, end: usize, id: u16, to: &mut Vec<u8>) -> bool {
         let (peer, now) = (&mut self.ends[end], self.now);
         while let Some(read) = ask(|cx| peer.poll_read(id, cx, now)) {
             match read {
@@ -200,7 +223,7 @@ impl Pair {
     }
 
     /// Sends bytes both ways at once, and checks that they arrive unchanged.
-    fn exchange(&mut self, id: u16, count: usize) {
+    pub(super) fn exchange(&mut self, id: u16, count: usize) {
         let sent = [numbers(count, 3), numbers(count, 5)];
         let mut at = [0; 2];
         let mut got = [Vec::new(), Vec::new()];
@@ -217,7 +240,7 @@ impl Pair {
 }
 
 /// Returns bytes in which a lost, repeated or moved piece shows.
-fn numbers(count: usize, step: u32) -> Vec<u8> {
+pub(super) fn numbers(count: usize, step: u32) -> Vec<u8> {
     let numbers = (0..).map(|n: u32| n.wrapping_mul(step).to_be_bytes());
     numbers.flatten().take(count).collect()
 }
@@ -591,7 +614,8 @@ fn a_closed_peer_is_ended_at_the_other_end() {
     let mut pair = Pair::connected();
     pair.ends[OFFERS].close(pair.now);
     while let Some(datagram) = pair.ends[OFFERS].out().pop_front() {
-        pair.way.push_back((pair.now, ANSWERS, datagram.bytes));
+        pair.way
+            .push_back((pair.now, ANSWERS, PLACES[OFFERS], datagram.bytes));
     }
     let over = pair.run(Duration::from_secs(2), |pair| {
         matches!(pair.ends[ANSWERS].state(), PeerState::Over(_))

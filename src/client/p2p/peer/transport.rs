@@ -2,7 +2,8 @@
 
 use super::credit::SendWindow;
 use super::path::LossMeter;
-use super::{Peer, PeerState, HERE, RECEIVE, SOMEWHERE};
+use super::quic::{self, QuicTransport};
+use super::{Peer, PeerState, Transport, HERE, RECEIVE, SOMEWHERE};
 use crate::client::p2p::checks::ConnectivityChecks;
 use crate::client::p2p::identity::{DtlsRole, Identity};
 use crate::client::p2p::memory::MemoryShare;
@@ -37,7 +38,7 @@ use std::time::{Duration, Instant};
 /// SCTP iterates over all of them for every chunk.
 const STREAMS: usize = 1024;
 /// Interval of consent checks (RFC 7675).
-const CONSENT: Duration = Duration::from_secs(4);
+pub(super) const CONSENT: Duration = Duration::from_secs(4);
 /// Time that a connected peer may be silent.
 const SILENCE: Duration = Duration::from_secs(7);
 /// Time after which a silent peer has failed.
@@ -73,6 +74,7 @@ impl Peer {
             checks,
             state: PeerState::Connecting,
             side: None,
+            transport: Transport::Sctp,
             dtls: None,
             handshake: None,
             fingerprints: None,
@@ -95,6 +97,7 @@ impl Peer {
             window: SendWindow::new(),
             waiting: VecDeque::new(),
             last_tick: None,
+            pumped: now,
             full_since: None,
             idle_since: now,
         })
@@ -109,9 +112,11 @@ impl Peer {
         let Ok(candidate) = unmarshal_candidate(text) else {
             return log::trace!("a candidate of no use: {text}");
         };
+        let addr = candidate.addr();
         match self.checks.learn(&candidate, now) {
             true => {
                 let _ = self.agent.add_remote_candidate(candidate);
+                self.check_named(addr, now);
             }
             false => log::trace!("a candidate that is not checked: {text}"),
         }
@@ -125,6 +130,19 @@ impl Peer {
         side: DtlsRole,
         now: Instant,
     ) -> Result<(), P2pError> {
+        let (ours, theirs) = (
+            identity.fingerprint.clone(),
+            peer.fingerprint.to_ascii_uppercase(),
+        );
+        self.fingerprints = Some(match side {
+            DtlsRole::Client => [ours, theirs],
+            DtlsRole::Server => [theirs, ours],
+        });
+        if peer.quic && quic::IS_THERE {
+            let quic = QuicTransport::new(identity, side, &peer.fingerprint, now)?;
+            self.transport = Transport::Quic(Box::new(quic));
+            return self.start_ice(peer, side, now);
+        }
         let handshake = Arc::new(identity.handshake(side, &peer.fingerprint)?);
         let server = (side == DtlsRole::Server).then(|| handshake.clone());
         self.dtls = Some(Dtls::new(SOMEWHERE, TransportProtocol::UDP, server));
@@ -136,19 +154,21 @@ impl Peer {
             (side == DtlsRole::Server).then(|| Arc::new(server)),
         ));
         self.handshake = Some(handshake);
-        let (ours, theirs) = (
-            identity.fingerprint.clone(),
-            peer.fingerprint.to_ascii_uppercase(),
-        );
-        self.fingerprints = Some(match side {
-            DtlsRole::Client => [ours, theirs],
-            DtlsRole::Server => [theirs, ours],
-        });
-        self.side = Some(side);
         // RFC 8832, section 6: the DTLS client has the even numbers.
         self.next_id = u16::from(side == DtlsRole::Server);
         let max_message = usize::try_from(peer.max_message).unwrap_or(usize::MAX);
         self.max_message = max_message.clamp(1, MAX_MESSAGE_OUT);
+        self.start_ice(peer, side, now)
+    }
+
+    /// Starts the connectivity checks.
+    fn start_ice(
+        &mut self,
+        peer: &Description,
+        side: DtlsRole,
+        now: Instant,
+    ) -> Result<(), P2pError> {
+        self.side = Some(side);
         for candidate in &peer.candidates {
             self.add_remote(candidate, now);
         }
@@ -180,8 +200,9 @@ impl Peer {
         }
         self.send_stun(now);
         if self.checks.has_answered(from) {
+            self.take_first_path(from, now);
             if let Some((_, bytes)) = self.early.take_if(|(addr, _)| *addr == from) {
-                self.receive_records(&bytes, now);
+                self.receive(from, &bytes, now);
             }
         }
         is_peers
@@ -273,8 +294,13 @@ impl Peer {
     pub(super) fn pump_ice(&mut self, now: Instant) {
         while let Some(event) = self.agent.poll_event() {
             match event.event {
-                IceEvent::ConnectionStateChange(ConnectionState::Failed) => {
+                IceEvent::ConnectionStateChange(ConnectionState::Failed)
+                    if !self.is_quic() || self.state == PeerState::Connecting =>
+                {
                     self.end("there is no connection to the peer any more");
+                }
+                IceEvent::SelectedCandidatePairChange(_, remote) if self.is_quic() => {
+                    self.take_selected_path(remote.addr(), now);
                 }
                 IceEvent::SelectedCandidatePairChange(_, remote) => {
                     let is_first = self.path.is_none();
