@@ -7,6 +7,13 @@ mod common;
 mod black_hole;
 #[cfg(all(feature = "server", feature = "client"))]
 mod congestion;
+#[cfg(all(
+    feature = "server",
+    feature = "client",
+    feature = "p2p",
+    feature = "quic"
+))]
+mod direct_path;
 #[cfg(all(feature = "server", feature = "client"))]
 mod links;
 #[cfg(all(feature = "server", feature = "client", feature = "quic"))]

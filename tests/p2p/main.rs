@@ -13,3 +13,10 @@ mod malformed_signaling;
 mod p2p;
 #[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
 mod private;
+#[cfg(all(
+    feature = "server",
+    feature = "client",
+    feature = "p2p",
+    feature = "quic"
+))]
+mod quic;

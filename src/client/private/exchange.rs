@@ -40,7 +40,7 @@ impl std::error::Error for ProofError {}
 impl From<io::Error> for ProofError {
     fn from(e: io::Error) -> Self {
         match e.kind() {
-            io::ErrorKind::UnexpectedEof => Self::Refused,
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => Self::Refused,
             _ => Self::Io(e),
         }
     }
