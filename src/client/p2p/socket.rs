@@ -14,7 +14,7 @@ use rustix::net::sockopt::{
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::task::{Context, Poll};
 
@@ -75,11 +75,7 @@ impl PeerSocket {
         // The kernel may grant less.
         let _ = socket.set_recv_buffer_size(RECV_BUFFER);
         let _ = socket.set_send_buffer_size(RECV_BUFFER);
-        // Packets must not be fragmented: QUIC finds out which length arrives (RFC 9000, section 14).
-        if is_v6 {
-            let _ = set_ipv6_mtu_discover(&socket, Ipv6PathMtuDiscovery::PROBE);
-        }
-        let _ = set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE);
+        forbid_fragments(&socket, is_v6);
         let socket = UdpSocket::from(socket);
         socket.set_nonblocking(true)?;
         let segments = setsockopt(&socket, UdpGroSegment, &true).is_ok();
@@ -101,6 +97,7 @@ impl PeerSocket {
             io: PollSource::new(socket, &[Interest::Read, Interest::Write])?,
             is_v6: false,
             segments: AtomicBool::new(false),
+            refusals: AtomicU32::new(0),
         })
     }
 
@@ -110,6 +107,7 @@ impl PeerSocket {
         let sizes = SockRef::from(socket);
         let _ = sizes.set_recv_buffer_size(RECV_BUFFER);
         let _ = sizes.set_send_buffer_size(RECV_BUFFER);
+        forbid_fragments(socket, self.is_v6);
         let segments = setsockopt(socket, UdpGroSegment, &true).is_ok();
         self.segments.store(segments, Ordering::Relaxed);
     }
@@ -245,6 +243,14 @@ impl PeerSocket {
         )
         .map(drop)
     }
+}
+
+/// Has the kernel send no fragments: QUIC finds out which length arrives (RFC 9000, section 14).
+fn forbid_fragments(socket: &impl AsFd, is_v6: bool) {
+    if is_v6 {
+        let _ = set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::PROBE);
+    }
+    let _ = set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE);
 }
 
 fn receive(
