@@ -9,11 +9,15 @@ mod invocation;
 mod signal_request;
 mod subcommand;
 
+#[cfg(feature = "web")]
+use std::path::Path;
 use std::path::PathBuf;
 
 #[cfg(feature = "client")]
 use crate::config::client;
 use crate::config::file::Document;
+#[cfg(feature = "web")]
+use crate::config::foreign::Content;
 use crate::config::hint::did_you_mean;
 use crate::config::layers::{options, Flag, Layers, OptionName, Options};
 #[cfg(feature = "server")]
@@ -89,6 +93,18 @@ pub fn parse(argv: &[String]) -> Result<Command, ConfigError> {
         (Command::Run(roles), Some(Verb::Fingerprint)) => Ok(Command::Fingerprint(roles)),
         (command, _) => Ok(command),
     }
+}
+
+/// Returns the role that this text would make of a file that the command line names. The error is a mistake
+/// in the text, with its line.
+#[cfg(feature = "web")]
+pub fn role_of_text(argv: &[String], path: &Path, text: String) -> Result<RoleConfig, ConfigError> {
+    let (program, _, arguments) = begin(argv);
+    let (role, arguments) = role(program, arguments)?;
+    let flags = flags(arguments, role)?;
+    let document = Document::parse(path, text, Content::Configuration)?;
+    let role = document.role(role.or(RoleName::only()))?;
+    load(role, &flags, Some(&document))
 }
 
 /// What to do with roles instead of running them.

@@ -22,6 +22,8 @@
     clippy::unwrap_used
 )]
 
+#[cfg(any(feature = "server", feature = "web"))]
+mod auth_lockout;
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
@@ -56,6 +58,8 @@ mod state_dir;
 mod sync;
 pub mod tunnel;
 pub mod version;
+#[cfg(feature = "web")]
+mod web;
 pub mod wire;
 
 #[cfg(not(any(feature = "server", feature = "client")))]

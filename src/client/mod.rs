@@ -18,8 +18,6 @@ mod offered_services;
 mod other_protocol;
 #[cfg_attr(not(feature = "p2p"), path = "no_p2p.rs")]
 pub(crate) mod p2p;
-#[cfg(feature = "password")]
-mod password_queue;
 mod password_verdict;
 #[cfg_attr(not(feature = "password"), path = "no_passwords.rs")]
 pub(crate) mod passwords;
@@ -44,6 +42,8 @@ mod visitor_conn;
 pub(crate) mod visitor_rules;
 mod way_trust;
 mod ways;
+#[cfg(feature = "web")]
+mod web_view;
 #[cfg_attr(not(feature = "ws"), path = "no_websocket.rs")]
 mod websocket;
 
@@ -71,6 +71,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use visitor_rules::VisitorRules;
 use ways::Ways;
+#[cfg(feature = "web")]
+pub use web_view::ClientView;
 
 /// Time after which a client that was refused, or waits, tries again once its predecessor has begun
 /// to drain.

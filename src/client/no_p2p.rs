@@ -40,6 +40,12 @@ impl P2p {
     }
 
     pub async fn close(&self) {}
+
+    /// Describes the peers for the web page: there are none.
+    #[cfg(feature = "web")]
+    pub fn describe(&self) -> Vec<serde_json::Value> {
+        Vec::new()
+    }
 }
 
 /// What serves data channels: nothing, since no peer opens any.

@@ -2,13 +2,13 @@
 //! authentication, RFC 7617). Not the requests: see `request_edits` and `files`. Builds without passwords
 //! have `no_passwords`.
 
-pub use super::password_queue::PasswordQueue;
-use super::password_queue::QueuePlace;
 pub use super::password_verdict::PasswordVerdict;
 use super::visitor_rules::VisitorRules;
 use crate::config::{Local, ServiceConfig, UserPassword};
 use crate::encoding::BASE64;
 use crate::net::{timeout, PASSWORDS};
+pub(super) use crate::passwords::PasswordQueue;
+use crate::passwords::QueuePlace;
 use crate::sync::Mutex;
 use crate::wire::origin::VisitorOrigin;
 use base64::Engine;

@@ -1,6 +1,8 @@
 //! The pool of tunnels to one server: a fixed number is always kept, more are opened under load.
 
 mod better_way;
+#[cfg(feature = "web")]
+mod status;
 
 use super::backoff::Backoff;
 use super::connect::{connect, ConnectFailure, Connected};
@@ -17,6 +19,7 @@ use super::ways::Ways;
 use crate::config::{Remote, Wire};
 use crate::net::{self, clock, Conn, ShardId, Shutdown, Timer};
 use crate::sync::{Mutex, MutexGuard};
+use crate::tunnel::Traffic;
 use crate::wire::frame::RejectCode;
 use crate::wire::hello::ServiceKinds;
 use crate::wire::hello::{Hello, ServiceSpec};
@@ -56,6 +59,9 @@ pub struct Pool {
     pub settled: Shutdown,
 }
 
+#[cfg(feature = "web")]
+pub use status::PoolStatus;
+
 /// The source of the server's address.
 pub enum ServerSource {
     /// The configured addresses.
@@ -85,6 +91,10 @@ struct PoolState {
     /// No further tunnels before this time.
     grow_again: Option<Instant>,
     last_id: u32,
+    /// Why the last attempt has failed; `None` if it has not.
+    last_failure: Option<String>,
+    /// What tunnels that have ended have carried.
+    past: Traffic,
     id_conflict: IdConflict,
     /// The failure that was logged last.
     failure: Option<LoggedFailure>,
@@ -142,6 +152,7 @@ impl Pool {
             let delay = match connected {
                 Ok(member) => {
                     failing = false;
+                    self.lock().last_failure = None;
                     let (begun, why) = self.hold(member, is_back).await;
                     is_back = why == ReplaceReason::Lost;
                     match why {
@@ -159,6 +170,7 @@ impl Pool {
                 }
                 Err(failure) => {
                     failing = true;
+                    self.lock().last_failure = Some(failure.to_string());
                     let delay = backoff.delay();
                     if !self.context.stop.is_triggered() {
                         self.log_failure(&failure, keeper, delay);
@@ -290,8 +302,7 @@ impl Pool {
             self.note_loss(&session.member);
         }
         session.member.link.end();
-        let id = session.member.id;
-        self.lock().members.retain(|other| other.id != id);
+        self.forget(&session.member);
         session.finish().await;
     }
 
@@ -310,6 +321,13 @@ impl Pool {
                 member.remote
             );
         }
+    }
+
+    /// Removes a tunnel that has ended.
+    fn forget(&self, member: &PooledTunnel) {
+        let mut inner = self.lock();
+        inner.members.retain(|other| other.id != member.id);
+        inner.past += member.tunnel.traffic();
     }
 
     /// Connects with the version that the server supports, as far as known. A server that does not

@@ -159,6 +159,12 @@ impl Services {
         Some(Box::new(visit.from(known.map(|origin| origin.source))))
     }
 
+    /// Returns the services in the order of their indexes.
+    #[cfg(feature = "web")]
+    pub fn all(&self) -> impl Iterator<Item = &Service> {
+        self.list.iter()
+    }
+
     /// Returns the configuration of each service.
     pub fn configs(&self) -> impl Iterator<Item = &ServiceConfig> {
         self.list.iter().map(|service| &*service.config)

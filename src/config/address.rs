@@ -98,6 +98,24 @@ impl Scalar for ListenAddr {
     }
 }
 
+/// The name of a host as in a URL (RFC 3986, section 3.2.2), without a port.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostName(pub String);
+
+impl Scalar for HostName {
+    fn read(text: &str) -> Result<Self, String> {
+        let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if text.bytes().all(usual) {
+            Ok(HostName(text.strip_suffix('.').unwrap_or(text).to_owned()))
+        } else {
+            Err(format!(
+                "\"{text}\" is not the name of a host: write it like gt.example.com, without a \
+                 scheme or a port."
+            ))
+        }
+    }
+}
+
 /// Writes `host:port`, with an IPv6 address in brackets.
 pub fn write_host_port(f: &mut fmt::Formatter<'_>, host: &str, port: u16) -> fmt::Result {
     if host.contains(':') {

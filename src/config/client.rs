@@ -28,10 +28,14 @@ use serde::Deserialize;
 use super::account::AccountConfig;
 use super::address::ListenAddr;
 use super::file::{error, Document, Section};
-use super::layers::{without_p2p, without_portmap, Flag, Layers, OptionName, Options};
+use super::layers::{without_p2p, without_portmap, without_web, Flag, Layers, OptionName, Options};
 use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
-use super::options::CommonOptions;
-use super::{check_length, secret_file, ConfigError, Role, RoleConfig, Secret, Url, Wire};
+use super::options::{CommonOptions, OF_WEB};
+use super::value::{given, Value};
+use super::web::{WebFile, WebPassword};
+use super::{
+    check_length, secret_file, ConfigError, Role, RoleConfig, Secret, Url, WebConfig, Wire,
+};
 use crate::net::{LinkSource, ProxyServer};
 pub use health_check::{HealthCheck, HealthProbe};
 pub use local::{Local, Scheme};
@@ -82,6 +86,8 @@ pub struct ClientConfig {
     pub webrtc: WebRtc,
     /// Local listener that forwards to another client.
     pub tcp_forward: Option<TcpForward>,
+    /// The web page by which gt is run; `None` for none.
+    pub web: Option<WebConfig>,
     /// Log level, file and rotation.
     pub logging: LoggingConfig,
     /// The log of visitors; `None` for none.
@@ -158,6 +164,8 @@ struct ClientFile {
     version: (),
     r#type: (),
     options: (),
+    admin: Option<Value<String>>,
+    password: Option<Value<WebPassword>>,
     services: (),
 }
 
@@ -185,9 +193,12 @@ pub fn load(
 ) -> Result<RoleConfig, ConfigError> {
     let mut warnings = without_p2p(OF_P2P, flags, document);
     warnings.extend(without_portmap(OF_PORTMAP, flags, document));
+    warnings.extend(without_web(OF_WEB, flags, document));
     let (mut file, mut list) = (Vec::new(), Vec::new());
+    let mut top = ClientFile::default();
     if let Some(document) = document {
-        let (ClientFile { .. }, mut unknown) = document.read(&[])?;
+        let mut unknown;
+        (top, unknown) = document.read(&[])?;
         list = document.sections("services")?;
         let of_services: Vec<&str> = service_names().iter().map(|name| name.camel).collect();
         unknown.extend(
@@ -301,7 +312,14 @@ pub fn load(
             fallback: options.tcp_forward_fallback,
         }),
     };
+    let web_file = WebFile {
+        admin: given(top.admin),
+        password: given(top.password),
+    };
+    let web = WebConfig::new(&common, web_file, &mut warnings).map_err(fail)?;
+    secret_files.extend(web.as_ref().and_then(WebConfig::key_file));
     let client = ClientConfig {
+        web,
         logging: common.logging(),
         access_log: common.access_log(),
         sentry: common.sentry(),
@@ -353,7 +371,9 @@ pub fn load(
 }
 
 fn check(client: &ClientConfig) -> Result<(), String> {
-    if client.services.is_empty() && client.tcp_forward.is_none() {
+    // The page can add services.
+    let is_idle = client.services.is_empty() && client.tcp_forward.is_none();
+    if is_idle && client.web.is_none() {
         return Err("There is no service: set one, like -local http://127.0.0.1:80.".to_owned());
     }
     if client.link.remotes.is_empty() && client.link.remote_api.is_none() {

@@ -166,6 +166,12 @@ impl Document {
         self.tree.node(path)
     }
 
+    /// Returns the file as a tree.
+    #[cfg(feature = "web")]
+    pub(super) fn tree(&self) -> &YamlTree {
+        &self.tree
+    }
+
     /// Returns the text of the file.
     pub(super) fn text(&self) -> &str {
         self.tree.text()

@@ -411,6 +411,19 @@ pub(super) fn without_quic(
     }
 }
 
+/// Returns a warning for each option in `table` that is set, if this program was built without `web`.
+#[cfg(any(feature = "server", feature = "client"))]
+pub(super) fn without_web(
+    table: &[&str],
+    flags: &[Flag],
+    document: Option<&Document>,
+) -> Vec<String> {
+    match cfg!(feature = "web") {
+        true => Vec::new(),
+        false => without("web", table, flags, document),
+    }
+}
+
 /// Returns a warning for each option in `table` that is set, if this program was built without `ws`.
 #[cfg(feature = "server")]
 pub(super) fn without_ws(

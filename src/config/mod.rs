@@ -11,12 +11,16 @@ mod address;
 pub mod client;
 mod domain;
 mod duration;
+#[cfg(feature = "web")]
+pub(crate) mod edit;
 pub mod file;
 pub(crate) mod foreign;
 pub(crate) mod hint;
 pub(crate) mod label;
 pub(crate) mod layers;
 mod logging;
+#[cfg(feature = "web")]
+pub(crate) mod masked;
 mod networks;
 pub(crate) mod options;
 mod port_range;
@@ -28,6 +32,8 @@ pub mod server;
 pub(crate) mod summary;
 mod url;
 pub mod value;
+#[cfg_attr(not(feature = "web"), path = "no_web.rs")]
+mod web;
 mod wire;
 pub(crate) mod yaml;
 
@@ -57,6 +63,9 @@ pub use server::{
 };
 pub use url::Url;
 use value::Scalar;
+pub use web::WebConfig;
+#[cfg(feature = "web")]
+pub use web::WebTls;
 pub use wire::Wire;
 
 /// Maximum length of ids, secrets and host prefixes in bytes (docs/gt1.md, "Hello").
@@ -147,7 +156,11 @@ impl RoleConfig {
             #[cfg(feature = "server")]
             Role::Server(server) => server.low_ports(),
             #[cfg(feature = "client")]
-            Role::Client(client) => client.tcp_forward.iter().any(|it| it.addr.is_low()),
+            Role::Client(client) => {
+                let web = client.web.as_ref().map(WebConfig::addr);
+                let forward = client.tcp_forward.as_ref().map(|it| &it.addr);
+                web.into_iter().chain(forward).any(ListenAddr::is_low)
+            }
         }
     }
 
@@ -173,7 +186,8 @@ impl RoleConfig {
 
     /// Returns the directory that the role keeps something in; `None` if it keeps nothing.
     pub fn state_dir(&self) -> Option<&Path> {
-        match &self.role {
+        let of_web = self.web().and_then(WebConfig::state_dir);
+        let of_role = match &self.role {
             #[cfg(feature = "server")]
             Role::Server(server) => {
                 let directory = server.state_dir.as_deref();
@@ -181,9 +195,20 @@ impl RoleConfig {
             }
             #[cfg(feature = "client")]
             Role::Client(client) => match &client.link.server_keys {
-                ServerKeys::First(directory) => Some(directory),
+                ServerKeys::First(directory) => Some(directory.as_path()),
                 _ => None,
             },
+        };
+        of_role.or(of_web)
+    }
+
+    /// Returns the settings of the web page; `None` for no page.
+    pub fn web(&self) -> Option<&WebConfig> {
+        match &self.role {
+            #[cfg(feature = "server")]
+            Role::Server(server) => server.web.as_ref(),
+            #[cfg(feature = "client")]
+            Role::Client(client) => client.web.as_ref(),
         }
     }
 

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use super::account::AccountConfig;
+use super::address::{HostName, ListenAddr};
 use super::layers::{options, Given};
 use super::logging::{
     AccessLogConfig, AccessLogTarget, Dsn, LogLevel, LoggingConfig, SentryConfig, SentryLevel,
@@ -11,8 +12,13 @@ use super::logging::{
 use super::value::{Bounded, SampleRate};
 use super::wire::Wire;
 
+/// Options that need the feature `web`.
+pub(super) const OF_WEB: &[&str] = &["webAddr", "webCertFile", "webHosts", "webKeyFile"];
+
 options! {
     /// The options that both roles have.
+    // Help texts are no markdown: `[::1]` is no link.
+    #[allow(rustdoc::broken_intra_doc_links)]
     pub struct CommonOptions {
         /// write a line about each connection of a visitor, at its end, to this file; - for the log
         access_log: Option<AccessLogTarget> => ("accessLog", "string"),
@@ -53,6 +59,16 @@ options! {
         /// the user to run as once all listeners are open; start gt as root, and give that user access
         /// to everything that is opened later
         user: Option<String> => ("user", "string"),
+        /// listen on this address for the web page by which gt is run: 8086, :8086 or 192.168.1.1:8086; without a
+        /// password in the file, on this machine alone (127.0.0.1 or [::1])
+        web_addr: Option<ListenAddr> => ("webAddr", "string"),
+        /// the certificate of the web page, a PEM file, or auto for one that gt makes, which browsers warn of
+        web_cert_file: Option<PathBuf> => ("webCertFile", "string"),
+        /// a host name that the web page answers to, besides IP addresses and localhost; may be given several
+        /// times
+        web_hosts: Vec<HostName> => ("webHosts", "value"),
+        /// the key of the web page, a PEM file
+        web_key_file: Option<PathBuf> => ("webKeyFile", "string"),
         /// version of the wire, the protocol of tunnels: 1, 2 or auto (2 if the other end supports it)
         wire: Wire = "auto" => ("wire", "string"),
     }

@@ -20,12 +20,16 @@ use super::address::{ListenAddr, FIRST_FREE_PORT};
 use super::file::{error, Document};
 use super::foreign::Content;
 use super::layers::{
-    without_acme, without_p2p, without_quic, without_ws, Flag, Layers, OptionName, Options,
+    without_acme, without_p2p, without_quic, without_web, without_ws, Flag, Layers, OptionName,
+    Options,
 };
 use super::logging::{AccessLogConfig, LoggingConfig, SentryConfig};
-use super::options::CommonOptions;
+use super::options::{CommonOptions, OF_WEB};
 use super::value::{given, Value};
-use super::{AddressRules, ConfigError, Network, PortRange, Role, RoleConfig, Url, Wire};
+use super::web::{WebFile, WebPassword};
+use super::{
+    AddressRules, ConfigError, Network, PortRange, Role, RoleConfig, Url, WebConfig, Wire,
+};
 use crate::state_dir::IDENTITY;
 pub use acme::AcmeConfig;
 use limits::{GlobalLimits, PartLimits, PartPorts, PortEntry};
@@ -109,6 +113,8 @@ pub struct ServerConfig {
     pub api: Option<ApiConfig>,
     /// UDP address of the STUN service.
     pub stun_addr: Option<ListenAddr>,
+    /// The web page by which gt is run; `None` for none.
+    pub web: Option<WebConfig>,
     /// Log level, file and rotation.
     pub logging: LoggingConfig,
     /// The log of visitors; `None` for none.
@@ -131,9 +137,11 @@ impl ServerConfig {
     /// Whether the server listens on ports below 1024, or lets clients open such ports.
     pub fn low_ports(&self) -> bool {
         let api = self.api.as_ref().map(|api| &api.addr);
+        let web = self.web.as_ref().map(WebConfig::addr);
         let of_tcp = [&self.addr, &self.tls_addr, &self.sni_addr];
         let of_udp = [&self.quic_addr, &self.stun_addr];
-        let mut listeners = of_tcp.into_iter().chain(of_udp).flatten().chain(api);
+        let listeners = of_tcp.into_iter().chain(of_udp).flatten();
+        let mut listeners = listeners.chain(api).chain(web);
         listeners.any(ListenAddr::is_low) || self.low_client_ports()
     }
 
@@ -178,6 +186,8 @@ struct ServerFile {
     version: (),
     r#type: (),
     options: (),
+    admin: Option<Value<String>>,
+    password: Option<Value<WebPassword>>,
     users: Option<BTreeMap<String, UserEntry>>,
     tcp: Option<Vec<PortEntry>>,
     tcp_number: Option<Value<u32>>,
@@ -202,6 +212,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
     warnings.extend(without_acme(OF_ACME, flags, document));
     warnings.extend(without_ws(OF_WS, flags, document));
     warnings.extend(without_quic(OF_QUIC, flags, document));
+    warnings.extend(without_web(OF_WEB, flags, document));
     let (mut sections, mut file) = (Vec::new(), ServerFile::default());
     if let Some(document) = document {
         let mut unknown;
@@ -319,6 +330,12 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
                 .to_owned(),
         );
     }
+    let web_file = WebFile {
+        admin: given(file.admin),
+        password: given(file.password),
+    };
+    let web = WebConfig::new(&common, web_file, &mut warnings).map_err(fail)?;
+    secret_files.extend(web.as_ref().and_then(WebConfig::key_file));
     let tunnel_tls_min = tls_min("tlsVersion", options.tls_version, &mut warnings);
     let api_tls_min = tls_min("apiTLSVersion", options.api_tls_version, &mut warnings);
     let server = ServerConfig {
@@ -360,6 +377,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
             hosts: options.api_hosts.into_iter().map(|host| host.0).collect(),
         }),
         stun_addr: options.stun_addr,
+        web,
         wire: common.wire,
         ws: options.ws_path.0,
         bbr: common.bbr,
@@ -451,11 +469,13 @@ fn uncertified_visitors(server: &ServerConfig) -> Option<String> {
 /// `1.2.3.4:80` differ; whether both can be open shows only when they are opened.
 fn same_listeners(server: &ServerConfig) -> Option<String> {
     let api = server.api.as_ref().map(|api| api.addr.clone());
+    let web = server.web.as_ref().map(|web| web.addr().clone());
     let listeners = [
         ("addr", &server.addr),
         ("tlsAddr", &server.tls_addr),
         ("sniAddr", &server.sni_addr),
         ("apiAddr", &api),
+        ("webAddr", &web),
     ];
     let given = |(name, addr): (&'static str, &Option<ListenAddr>)| {
         let addr = addr.clone().filter(|addr| addr.port != 0)?;

@@ -10,7 +10,7 @@ use super::yaml::{Node, NodeKind};
 /// The text that replaces a secret.
 const MASK: &str = "******";
 /// Options whose values are secrets.
-const SECRETS: [&str; 7] = [
+pub(super) const SECRETS: [&str; 7] = [
     "groupKey",
     "password",
     "private",
@@ -22,7 +22,8 @@ const SECRETS: [&str; 7] = [
 /// Flags that are actions, not options.
 const NO_OPTIONS: [&str; 3] = ["h", "s", "version"];
 /// Sections of a file besides `options`.
-const SECTIONS: [&str; 7] = [
+const SECTIONS: [&str; 8] = [
+    "admin",
     "services",
     "tcp",
     "tcpNumber",
@@ -32,7 +33,9 @@ const SECTIONS: [&str; 7] = [
     "users",
 ];
 /// Keys of sections that are not options.
-const KEYS: [&str; 6] = ["domains", "from", "number", "range", "regex", "withID"];
+const KEYS: [&str; 7] = [
+    "disabled", "domains", "from", "number", "range", "regex", "withID",
+];
 /// Maximum length of the line in bytes; a file may have thousands of users.
 const MAX_LINE: usize = 16 * 1024;
 

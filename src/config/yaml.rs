@@ -193,8 +193,36 @@ impl YamlTree {
                 };
                 unknown.iter().map(line).collect()
             }
-            Task::Fill | Task::StopAt(_) => Vec::new(),
+            _ => Vec::new(),
         }
+    }
+
+    /// Returns the value of the whole file.
+    #[cfg(feature = "web")]
+    pub(super) fn root(&self) -> &Node {
+        &self.root
+    }
+
+    /// Returns the line and the column of each of these texts, from 1, in their order. Both are those of the
+    /// text's first character, a quotation mark for example.
+    #[cfg(feature = "web")]
+    pub(super) fn places_of(&self, texts: &[&Node]) -> Vec<Option<(usize, usize)>> {
+        let mut wanted: Vec<Mark> = texts.iter().map(|node| node.mark).collect();
+        wanted.sort_unstable();
+        let mut task = Task::FindTexts {
+            wanted,
+            found: Vec::new(),
+        };
+        // The file was parsed before, so this cannot fail.
+        let _ = walk(&self.text, &mut task);
+        let Task::FindTexts { found, .. } = task else {
+            return Vec::new();
+        };
+        let place = |node: &&Node| {
+            let at = found.binary_search_by_key(&node.mark, |(mark, _)| *mark);
+            found.get(at.ok()?).map(|(_, place)| *place)
+        };
+        texts.iter().map(place).collect()
     }
 
     /// Returns the value at `path`, if there is one.
@@ -451,6 +479,45 @@ enum Task {
         wanted: Vec<Mark>,
         found: Vec<(Mark, usize)>,
     },
+    /// Find the lines and columns of these texts. Both lists are sorted.
+    #[cfg(feature = "web")]
+    FindTexts {
+        wanted: Vec<Mark>,
+        found: Vec<(Mark, (usize, usize))>,
+    },
+}
+
+impl Task {
+    /// Whether the place of this node is to be found.
+    #[cfg(feature = "web")]
+    fn finds(&self, mark: Mark) -> bool {
+        matches!(self, Self::FindTexts { wanted, .. } if wanted.binary_search(&mark).is_ok())
+    }
+
+    /// Whether the place of this node is to be found: never.
+    #[cfg(not(feature = "web"))]
+    fn finds(&self, _: Mark) -> bool {
+        false
+    }
+
+    /// Notes the place that an error about a node names.
+    #[cfg(feature = "web")]
+    fn found(&mut self, mark: Mark, error: &str) {
+        if let (Self::FindTexts { found, .. }, Some(place)) = (self, place_in(error)) {
+            found.push((mark, place));
+        }
+    }
+
+    /// See above.
+    #[cfg(not(feature = "web"))]
+    fn found(&mut self, _: Mark, _: &str) {}
+}
+
+/// Returns the line and the column at the end of an error.
+fn place_in(error: &str) -> Option<(usize, usize)> {
+    let (_, place) = error.rsplit_once(" at line ")?;
+    let (line, column) = place.split_once(" column ")?;
+    Some((line.parse().ok()?, column.parse().ok()?))
 }
 
 /// Parses a file in two passes: the first returns the shape of the tree, the second does the task.
@@ -486,6 +553,13 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
         }
         match self.node.kind {
             NodeKind::Null => deserializer.deserialize_ignored_any(IgnoredAny).map(|_| ()),
+            NodeKind::Text(_) if self.task.finds(self.node.mark) => {
+                // serde_yaml has consumed the text when it makes the error.
+                if let Err(error) = deserializer.deserialize_str(Stop) {
+                    self.task.found(self.node.mark, &error.to_string());
+                }
+                Ok(())
+            }
             NodeKind::Text(_) => deserializer.deserialize_str(self),
             NodeKind::List(_) => deserializer.deserialize_seq(self),
             NodeKind::Map(_) => deserializer.deserialize_map(self),
@@ -557,11 +631,7 @@ impl<'de> DeserializeSeed<'de> for Line {
         let Err(error) = deserializer.deserialize_str(Stop) else {
             return Ok(None);
         };
-        let text = error.to_string();
-        let line = text.rsplit_once(" at line ").and_then(|(_, rest)| {
-            let (line, _) = rest.split_once(' ')?;
-            line.parse().ok()
-        });
+        let line = place_in(&error.to_string()).map(|(line, _)| line);
         // The text of an error at the beginning of a file has no line.
         Ok(Some(line.unwrap_or(1)))
     }

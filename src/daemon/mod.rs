@@ -3,6 +3,9 @@
 mod account;
 #[cfg_attr(not(feature = "client"), path = "no_client_role.rs")]
 mod client_role;
+#[cfg(feature = "web")]
+#[cfg_attr(not(feature = "client"), path = "no_client_views.rs")]
+mod client_views;
 #[cfg(feature = "server")]
 mod exchange;
 mod file_privileges;
@@ -12,8 +15,13 @@ mod role;
 mod running;
 #[cfg_attr(not(feature = "server"), path = "no_server_role.rs")]
 mod server_role;
+#[cfg(feature = "web")]
+#[cfg_attr(not(feature = "server"), path = "no_server_views.rs")]
+mod server_views;
 #[cfg(not(feature = "sim"))]
 mod supervisor;
+#[cfg_attr(not(feature = "web"), path = "no_web_role.rs")]
+mod web_role;
 
 use crate::config::{self, RoleConfig, SentryConfig};
 use crate::handover::{ChildProcess, Inherited, ParentLink, Program, Progress, TakeoverError};
@@ -35,6 +43,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
+use web_role::Change;
 
 /// Time that streams have to finish when the process stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -373,6 +382,7 @@ async fn serve(
                     }
                     Some(Err(e)) => {
                         log::error!("not restarted, everything goes on as it was: {e}");
+                        running.report(Change::Restart, Some(e.to_string()));
                         running.cancel_handover();
                         waiting.retain(|signal| *signal != SIGQUIT);
                     }
@@ -447,6 +457,9 @@ fn reload(running: &mut RunningRoles, constants: &Constants, planned: Planned) {
         changed.map(|()| roles).map_err(|e| e.to_string())
     });
     logging::reopen(changed.as_deref().ok());
+    if let Ok(roles) = &changed {
+        logging::keep_tail(roles.iter().any(|role| role.web().is_some()));
+    }
     let reloaded = changed.map(|roles| {
         for warning in roles.iter().flat_map(|loaded| &loaded.warnings) {
             log::warn!("{warning}");
@@ -459,10 +472,11 @@ fn reload(running: &mut RunningRoles, constants: &Constants, planned: Planned) {
         // Dropping tens of thousands of users takes a while, too.
         crate::net::spawn(blocking(move || drop(roles)));
     });
-    match reloaded {
+    match &reloaded {
         Ok(()) => log::info!("reloaded"),
         Err(e) => log::error!("not reloaded, everything stays as it was: {e}"),
     }
+    running.report(Change::Reload, reloaded.err());
 }
 
 /// Starts the installed program and waits until it has taken over. If that fails, the child is
@@ -488,6 +502,7 @@ async fn hand_over(
 /// Waits until the roles of this process have drained after a child has taken over, or a signal
 /// stops them.
 async fn drain(running: &RunningRoles, mut child: ChildProcess, signals: &Receiver<i32>) {
+    running.stop_webs();
     let servers = running.drain_servers(&mut child);
     let clients = async {
         if running.has_servers() {

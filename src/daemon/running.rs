@@ -3,6 +3,7 @@
 use super::client_role::{self, ClientRole};
 use super::role::{with_file, Plans, ProcessRole, RoleSet};
 use super::server_role::{self, ServerRole};
+use super::web_role::{self, Change, WebRole};
 use crate::config::RoleConfig;
 use crate::handover::{ChildProcess, Inherited, Outgoing, ParentLink, Progress};
 use crate::keys::Fingerprint;
@@ -21,6 +22,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(120);
 pub struct RunningRoles {
     servers: RoleSet<ServerRole>,
     clients: RoleSet<ClientRole>,
+    webs: RoleSet<WebRole>,
     /// Roles removed from the configuration that are still draining.
     draining: WaitGroup,
 }
@@ -29,6 +31,7 @@ pub struct RunningRoles {
 pub struct RolePlans {
     servers: Plans<ServerRole>,
     clients: Plans<ClientRole>,
+    webs: Plans<WebRole>,
 }
 
 impl RunningRoles {
@@ -40,6 +43,9 @@ impl RunningRoles {
         self.stop_in_background(servers);
         let clients = self.clients.change(plans.clients)?;
         self.stop_in_background(clients);
+        let webs = self.webs.change(plans.webs)?;
+        self.stop_in_background(webs);
+        web_role::show(&self.webs, &self.servers, &self.clients);
         Ok(())
     }
 
@@ -59,6 +65,7 @@ impl RunningRoles {
         Ok(RolePlans {
             servers: self.servers.plan(roles, inherited)?,
             clients: self.clients.plan(roles, inherited)?,
+            webs: self.webs.plan(roles, inherited)?,
         })
     }
 
@@ -66,12 +73,23 @@ impl RunningRoles {
     pub fn export(&self) -> Vec<Outgoing> {
         let mut items = self.servers.export();
         items.extend(self.clients.export());
+        items.extend(self.webs.export());
         items
     }
 
     /// Cancels a handover: the child process has failed.
     pub fn cancel_handover(&self) {
         server_role::cancel_handover(&self.servers);
+    }
+
+    /// Tells the web pages what has become of a reload or a restart; the error is a sentence.
+    pub fn report(&self, what: Change, error: Option<String>) {
+        web_role::report(&self.webs, what, error);
+    }
+
+    /// Stops the web pages, whose listeners another process has.
+    pub fn stop_webs(&self) {
+        web_role::stop(&self.webs);
     }
 
     /// Whether a server is running.
@@ -119,6 +137,7 @@ impl RunningRoles {
     /// Stops all roles; streams have `patience` to finish.
     pub async fn stop(&self, patience: Duration) {
         let roles = future::zip(self.clients.stop(patience), self.servers.stop(patience));
+        self.stop_webs();
         let draining = timeout(patience, self.draining.idle());
         future::zip(roles, draining).await;
     }
@@ -131,6 +150,8 @@ pub fn fingerprint(loaded: &RoleConfig) -> io::Result<Option<Fingerprint>> {
 
 /// Checks whether the files and folders that a role names can be used.
 pub fn check(loaded: &RoleConfig) -> io::Result<()> {
-    let checked = server_role::check(loaded).and_then(|()| client_role::check(loaded));
+    let checked = server_role::check(loaded)
+        .and_then(|()| client_role::check(loaded))
+        .and_then(|()| web_role::check(loaded));
     checked.map_err(|e| with_file(loaded, e))
 }

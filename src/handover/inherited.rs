@@ -2,13 +2,13 @@
 //! successor cannot find out otherwise.
 
 use super::packet::{PacketReader, PacketWriter};
-#[cfg(any(feature = "server", feature = "p2p"))]
+#[cfg(any(feature = "server", feature = "p2p", feature = "web"))]
 use crate::config::ListenAddr;
 use crate::config::Secret;
 use crate::net::kernel::{AsFd, OwnedFd};
 #[cfg(all(feature = "server", feature = "p2p"))]
 use crate::net::Datagrams;
-#[cfg(any(feature = "server", feature = "p2p"))]
+#[cfg(any(feature = "server", feature = "p2p", feature = "web"))]
 use crate::net::Listener;
 use crate::wire::hello::{GroupSpec, INSTANCE};
 use std::path::PathBuf;
@@ -114,6 +114,11 @@ pub enum Item {
         /// Its private key, in PKCS #8.
         key: Secret,
     },
+    /// The sessions of a role's web page. Earlier versions of gt do not know the kind.
+    WebSessions {
+        /// The sessions, as the page has encoded them.
+        sessions: Secret,
+    },
     /// The last item.
     End,
 }
@@ -157,6 +162,7 @@ impl Item {
             Self::Quic { addr } => PacketWriter::new(16).bytes(addr.as_bytes()),
             Self::QuicLink { addr, key } => PacketWriter::new(17).bytes(addr.as_bytes()).bytes(key),
             Self::QuicCert { cert, key } => PacketWriter::new(18).bytes(cert).bytes(key.as_bytes()),
+            Self::WebSessions { sessions } => PacketWriter::new(32).bytes(sessions.as_bytes()),
             Self::Instance { id, instance } => {
                 PacketWriter::new(10).bytes(id.as_bytes()).bytes(instance)
             }
@@ -244,6 +250,9 @@ impl Item {
                 port: reader.u16()?,
                 group: read_group(&mut reader)?,
             },
+            32 => Self::WebSessions {
+                sessions: Secret::new(reader.bytes()?),
+            },
             _ => return None,
         })
     }
@@ -318,9 +327,19 @@ impl Inherited {
         })
     }
 
+    /// Returns the sessions of the web page that is configured by this file.
+    #[cfg(feature = "web")]
+    pub fn web_sessions(&self, role: &Option<PathBuf>) -> Option<Secret> {
+        let mut its = self.items.iter().filter(|received| received.role == *role);
+        its.find_map(|received| match &received.item {
+            Item::WebSessions { sessions } => Some(sessions.clone()),
+            _ => None,
+        })
+    }
+
     /// Takes the listener for this address: that of this file's server, or else another server's.
     /// Returns `None` for a socket that does not listen any more.
-    #[cfg(any(feature = "server", feature = "p2p"))]
+    #[cfg(any(feature = "server", feature = "p2p", feature = "web"))]
     pub fn listener(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<Listener> {
         let addr = wanted.to_string();
         Listener::adopt(self.socket(role, &Item::Listener { addr })?).ok()
@@ -370,7 +389,7 @@ impl Inherited {
         })
     }
 
-    #[cfg(any(feature = "server", feature = "p2p"))]
+    #[cfg(any(feature = "server", feature = "p2p", feature = "web"))]
     fn socket(&mut self, role: &Option<PathBuf>, item: &Item) -> Option<OwnedFd> {
         let is_it = |received: &Received| received.item == *item;
         let is_its = |received: &Received| received.role == *role && is_it(received);
@@ -390,6 +409,7 @@ impl Inherited {
                     | Item::Quic { .. }
                     | Item::QuicLink { .. }
                     | Item::QuicCert { .. }
+                    | Item::WebSessions { .. }
             );
             received.role == *role && !is_servers
         };

@@ -10,6 +10,8 @@ mod first_request;
 mod output;
 #[cfg_attr(not(feature = "sentry"), path = "no_sentry.rs")]
 mod sentry;
+#[cfg_attr(not(feature = "web"), path = "no_tail.rs")]
+mod tail;
 mod throttle;
 mod visits;
 
@@ -29,6 +31,9 @@ use time::macros::format_description;
 
 #[cfg(feature = "client")]
 pub use first_request::FirstRequest;
+pub use tail::keep_tail;
+#[cfg(feature = "web")]
+pub use tail::tail_after;
 pub use throttle::{held_back, LogThrottle};
 pub use visits::{AccessLog, Visit, Way};
 
@@ -88,6 +93,7 @@ impl Drop for LoggingGuard {
 /// because tunnels matter more.
 pub fn start(roles: &[RoleConfig]) -> Result<LoggingGuard, LoggingError> {
     let (config, sentry, mut warnings) = config::common(roles);
+    keep_tail(roles.iter().any(|role| role.web().is_some()));
     let output = LogOutput::open(&config)?;
     let reporter = match sentry.map(Reporter::start) {
         Some(Err(e)) => {
@@ -216,6 +222,7 @@ impl Log for Logger {
         if logged {
             // Formatted here, outside of the writer's lock.
             let line = format!("{} {}", short(level), OneLine(record.args()));
+            tail::add(&line);
             let mut shaped = Record::builder();
             let shaped = shaped.level(record.level()).target(record.target());
             self.writer

@@ -87,18 +87,9 @@ impl AccessLog {
 
     /// Begins to record the visit of a visitor. Its line is written when the value is dropped.
     pub fn visit(&self, id: Option<&str>, service: String, way: Way) -> Visit {
-        Visit {
-            log: Some(self.clone()),
-            is_server: false,
-            begun: clock::now(),
-            id: id.map(Into::into),
-            service,
-            way,
-            visitor: None,
-            stream: Arc::default(),
-            request: OnceLock::new(),
-            end: None,
-        }
+        let mut visit = Visit::unlogged(id, service, way);
+        visit.log = Some(self.clone());
+        visit
     }
 
     fn write(&self, line: &str) {
@@ -194,6 +185,19 @@ pub enum Way {
     P2p,
 }
 
+impl Way {
+    /// Returns the word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::P2p => "p2p",
+        }
+    }
+}
+
 /// A connection of a visitor that is logged at its end: when this is dropped.
 pub struct Visit {
     /// `None` if somebody else logs it.
@@ -213,6 +217,28 @@ pub struct Visit {
 }
 
 impl Visit {
+    /// Begins to record a visit of which there is no line.
+    pub fn unlogged(id: Option<&str>, service: String, way: Way) -> Self {
+        Self {
+            log: None,
+            is_server: false,
+            begun: clock::now(),
+            id: id.map(Into::into),
+            service,
+            way,
+            visitor: None,
+            stream: Arc::default(),
+            request: OnceLock::new(),
+            end: None,
+        }
+    }
+
+    /// Returns the client's id, the service, the way and the visitor.
+    #[cfg(all(feature = "server", feature = "web"))]
+    pub fn parts(&self) -> (Option<&str>, &str, Way, Option<SocketAddr>) {
+        (self.id.as_deref(), &self.service, self.way, self.visitor)
+    }
+
     /// Sets the visitor's address.
     pub fn from(mut self, visitor: Option<SocketAddr>) -> Self {
         self.visitor = visitor;
@@ -264,14 +290,7 @@ impl Visit {
             }
             None => write!(line, " visitor=- port=-"),
         };
-        let way = match self.way {
-            Way::Http => "http",
-            Way::Tls => "tls",
-            Way::Tcp => "tcp",
-            Way::Udp => "udp",
-            Way::P2p => "p2p",
-        };
-        let _ = write!(line, " way={way}");
+        let _ = write!(line, " way={}", self.way.name());
         if let Some(request) = self.request.get() {
             let (request, status) = request.told();
             let _ = write!(line, " request={}", Quoted(&request));

@@ -291,6 +291,20 @@ impl Conn {
         }
     }
 
+    /// Returns the name of what carries the connection, as the schemes of `remote`.
+    pub fn transport(&self) -> &'static str {
+        match self {
+            Self::Plain(_) => "tcp",
+            Self::Tls(_) => "tls",
+            Self::Layered(layer) => match layer.below() {
+                Self::Tls(_) => "wss",
+                _ => "ws",
+            },
+            Self::Datagrams(_) => "udp",
+            Self::Quic(_) => "quic",
+        }
+    }
+
     /// See [`Socket::probe`].
     pub fn probe(&self, often: bool) {
         match self {

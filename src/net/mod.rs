@@ -105,7 +105,7 @@ pub use runtime::{
 };
 #[cfg(feature = "client")]
 pub use shared_threads::DISK;
-#[cfg(all(feature = "client", feature = "password"))]
+#[cfg(any(all(feature = "client", feature = "password"), feature = "web"))]
 pub use shared_threads::PASSWORDS;
 pub use shutdown::Shutdown;
 pub use socket::Socket;

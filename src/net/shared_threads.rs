@@ -8,7 +8,7 @@ use async_lock::Semaphore;
 #[cfg(feature = "client")]
 pub static DISK: ThreadShare = ThreadShare(Semaphore::new(4));
 /// The share of checks of passwords, each of which keeps a core of a router busy for seconds: 2 threads.
-#[cfg(all(feature = "client", feature = "password"))]
+#[cfg(any(all(feature = "client", feature = "password"), feature = "web"))]
 pub static PASSWORDS: ThreadShare = ThreadShare(Semaphore::new(2));
 /// The share of look-ups of names that visitors ask for: 2 threads.
 #[cfg(all(feature = "client", feature = "proxy"))]

@@ -2,6 +2,10 @@
 
 mod hash;
 mod prompt;
+#[cfg(any(feature = "client", feature = "web"))]
+mod queue;
 
 pub use hash::{PasswordHash, UserName};
 pub use prompt::read_password;
+#[cfg(any(feature = "client", feature = "web"))]
+pub(crate) use queue::{PasswordQueue, QueuePlace};

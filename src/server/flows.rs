@@ -416,10 +416,13 @@ async fn serve(end: FlowEnd, permit: Permit) {
     let conn = Arc::new(Conn::from(DatagramConn::new(Box::new(end))));
     let seen = state.settings.seen();
     let settings = state.settings.get();
-    let mut visit = settings.access_log.as_ref().map(|log| {
-        let visit = log.visit(Some(id_of(&id)), format!("port {number}"), Way::Udp);
-        Box::new(visit.of_server().from(Some(peer)))
-    });
+    let visit = state.live_visitors.visit(
+        settings.access_log.as_ref(),
+        || Some(id_of(&id).into()),
+        || format!("port {number}"),
+        Way::Udp,
+    );
+    let mut visit = visit.map(|visit| Box::new(visit.of_server().from(Some(peer))));
     let open = || {
         state
             .registry
@@ -453,8 +456,8 @@ async fn serve(end: FlowEnd, permit: Permit) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth_lockout::AuthLockout;
     use crate::net::clock::{self, CLOCK_STEP};
-    use crate::server::auth_lockout::AuthLockout;
     use crate::server::settings::Settings;
 
     /// Flows without relays.

@@ -179,6 +179,20 @@ impl Listeners {
         open.for_each(|open| net::set_bbr(&*open.listener, bbr));
     }
 
+    /// Returns the options and addresses of the listeners.
+    #[cfg(feature = "web")]
+    pub fn describe(&self) -> Vec<(&'static str, SocketAddr)> {
+        let name = |purpose| match purpose {
+            Purpose::Visitors(ListenerKind::Http) => "addr",
+            Purpose::Visitors(ListenerKind::Https) => "tlsAddr",
+            Purpose::Visitors(ListenerKind::Sni) => "sniAddr",
+            Purpose::Visitors(ListenerKind::Quic) => "quicAddr",
+            Purpose::Api => "apiAddr",
+        };
+        let describe = |open: &OpenListener| (name(open.purpose), open.listener.addr());
+        self.0.iter().map(describe).collect()
+    }
+
     /// Returns the sockets to hand over to the child process.
     pub fn share(&self) -> Vec<Outgoing> {
         let share = |open: &OpenListener| -> Outgoing {

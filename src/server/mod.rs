@@ -5,7 +5,6 @@
 pub(crate) mod acme;
 pub(crate) mod api;
 mod auth_api;
-mod auth_lockout;
 pub(crate) mod client_hello;
 mod connection_limit;
 mod counters;
@@ -19,6 +18,8 @@ pub(crate) mod http_head;
 mod incoming;
 mod lingering;
 mod listeners;
+#[cfg_attr(not(feature = "web"), path = "no_live_visitors.rs")]
+mod live_visitors;
 mod login;
 mod one_request;
 mod ports;
@@ -43,7 +44,10 @@ mod upgrade;
 mod users;
 mod visitor;
 mod visitor_authorities;
+#[cfg(feature = "web")]
+mod web_view;
 
+use crate::auth_lockout::AuthLockout;
 use crate::config;
 use crate::handover::{Inherited, Outgoing, ProcessLink};
 use crate::keys::Fingerprint;
@@ -55,7 +59,6 @@ use crate::wire::frame::Signal;
 use crate::wire::Version;
 use acme::Acme;
 use api::{AllowedHosts, Api};
-use auth_lockout::AuthLockout;
 use first_secrets::FirstSecrets;
 use incoming::{AcceptedConn, ListenerKind};
 use listeners::{Front, Listeners, OpenListener, PlannedListener, Purpose};
@@ -71,6 +74,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use stun::Stun;
 pub use transfer::Recipient;
+#[cfg(feature = "web")]
+pub use web_view::ServerView;
 
 /// Time that clients have to reconnect when asked to, before their tunnels stop taking streams.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -233,6 +238,12 @@ impl Server {
             quic: Mutex::new(quic),
             stun: Mutex::new(stun),
         })
+    }
+
+    /// Lists visitors no longer: no page shows the server.
+    #[cfg(feature = "web")]
+    pub fn hide(&self) {
+        self.state.live_visitors.watch(false);
     }
 
     fn listeners(&self) -> MutexGuard<'_, Listeners> {

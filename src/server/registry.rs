@@ -227,6 +227,15 @@ impl Registry {
             .flat_map(|client| client.all_tunnels());
         clients.cloned().collect()
     }
+
+    /// Returns the tunnels of a client, those that drain included.
+    #[cfg(feature = "web")]
+    pub fn tunnels_of(&self, id: &str) -> Vec<Tunnel> {
+        let inner = self.lock();
+        let clients = inner.of_id(id);
+        let tunnels = clients.flat_map(|(_, client)| client.all_tunnels());
+        tunnels.cloned().collect()
+    }
 }
 
 impl RegistryState {}

@@ -133,6 +133,7 @@ impl RestoredClients {
                 | Item::QuicCert { .. }
                 | Item::Secret { .. }
                 | Item::Instance { .. }
+                | Item::WebSessions { .. }
                 | Item::End => {}
             }
         }

@@ -59,6 +59,9 @@ pub struct Settings {
     pub certified_visitors: bool,
     /// The fingerprint of the key of `acceptor`.
     pub fingerprint: Option<Fingerprint>,
+    /// The file of the certificate, for the web page.
+    #[cfg_attr(not(feature = "web"), allow(dead_code))]
+    pub cert_file: Option<PathBuf>,
     /// Where tunnels in WebSockets are taken.
     pub ws: Option<WsPlace>,
     /// Whether connections use the congestion control BBR.
@@ -150,6 +153,7 @@ impl Settings {
             authorities: authorities.unwrap_or_default(),
             certified_visitors: config.client_ca.is_some(),
             fingerprint,
+            cert_file: config.cert_file.clone(),
             ws: config.ws.clone(),
             bbr: config.bbr,
         })
@@ -250,6 +254,7 @@ impl Settings {
             authorities: VisitorAuthorities::default(),
             certified_visitors: false,
             fingerprint: None,
+            cert_file: None,
             ws: None,
             bbr: false,
         }

@@ -2,17 +2,18 @@
 //! their users.
 
 use super::acme::Acme;
-use super::auth_lockout::AuthLockout;
 use super::connection_limit::ConnectionLimit;
 use super::counters::Counters;
 use super::departed::Departed;
 use super::first_secrets::FirstSecrets;
 use super::lingering::Lingering;
+use super::live_visitors::LiveVisitors;
 use super::process_links::ProcessLinks;
 use super::rate_limits::RateLimits;
 use super::registry::Registry;
 use super::self_test::SelfTest;
 use super::settings::{CurrentSettings, Settings};
+use crate::auth_lockout::AuthLockout;
 use crate::logging::LogThrottle;
 use crate::net::{clock, Shutdown, WaitGroup};
 use std::io;
@@ -32,6 +33,7 @@ pub(crate) struct ServerState {
     /// Warnings of connections that should begin with a PROXY header.
     pub(super) front_warnings: LogThrottle,
     pub(super) lingering: Lingering,
+    pub(super) live_visitors: LiveVisitors,
     pub(super) self_test: SelfTest,
     pub(super) counters: Counters,
     pub(super) departed: Departed,
@@ -61,6 +63,7 @@ impl ServerState {
             connection_limit: ConnectionLimit::default(),
             front_warnings: LogThrottle::new(),
             lingering: Lingering::default(),
+            live_visitors: LiveVisitors::default(),
             self_test: SelfTest::new()?,
             counters: Counters::default(),
             departed: Departed::default(),

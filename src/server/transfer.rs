@@ -331,8 +331,8 @@ impl Recipient {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth_lockout::AuthLockout;
     use crate::config::Limits;
-    use crate::server::auth_lockout::AuthLockout;
     use crate::server::registry::Login;
     use crate::server::settings::Settings;
     use crate::tunnel::{PeerRole, Policy, Tunnel};

@@ -261,6 +261,18 @@ impl Users {
         limits.any(|limits| limits.hosts.with_id)
     }
 
+    /// Whether an id is that of a configured user.
+    #[cfg(feature = "web")]
+    pub fn knows(&self, id: &str) -> bool {
+        self.known.contains_key(id)
+    }
+
+    /// Returns the limits of the client with this id, unless an authAPI has others for it.
+    #[cfg(feature = "web")]
+    pub fn limits_for(&self, id: &str) -> &Limits {
+        self.known.get(id).map_or(&self.limits, |user| &user.limits)
+    }
+
     /// Returns the authAPI that decides about unknown ids, if any.
     pub fn auth_api(&self) -> Option<&Arc<AuthApi>> {
         match &self.unknown_ids {

@@ -6,6 +6,7 @@ use super::error_page::{self, ErrorPage};
 use super::forwarded_for::{self, ToldVisitor};
 use super::http_head;
 use super::incoming::{AcceptedConn, Incoming, ListenerKind};
+use super::live_visitors::Listed;
 use super::one_request::OneRequest;
 use super::ports::{OpenedPort, Protocol};
 use super::process_links::MessageOrigin;
@@ -83,10 +84,13 @@ async fn serve_port(
     let mut conn = Arc::new(Conn::from(socket));
     let seen = state.settings.seen();
     let settings = state.settings.get();
-    let mut visit = settings.access_log.as_ref().map(|log| {
-        let visit = log.visit(Some(id_of(id)), format!("port {port}"), Way::Tcp);
-        Box::new(visit.of_server().from(Some(peer)))
-    });
+    let visit = state.live_visitors.visit(
+        settings.access_log.as_ref(),
+        || Some(id_of(id).into()),
+        || format!("port {port}"),
+        Way::Tcp,
+    );
+    let mut visit = visit.map(|visit| Box::new(visit.of_server().from(Some(peer))));
     if !settings.visitors.admit(peer.ip()) {
         end(&mut visit, "denied");
         state.counters.unserved(ErrorPage::NotAllowed);
@@ -274,6 +278,21 @@ impl Incoming {
         self.origin = Some(Box::new(origin));
     }
 
+    /// Begins to record the visit, if it is logged or listed.
+    fn visit(&self, kind: HostKind, prefix: &str) -> Option<Box<Visit>> {
+        let way = match kind {
+            HostKind::Http => Way::Http,
+            HostKind::Tls => Way::Tls,
+        };
+        let state = &self.state;
+        let id = || state.registry.owner(kind, prefix);
+        let name = || domain_of(prefix).unwrap_or(prefix).to_owned();
+        let log = self.settings.access_log.as_ref();
+        let visit = state.live_visitors.visit(log, id, name, way)?;
+        let told = self.origin.as_ref().map(|origin| origin.source);
+        Some(Box::new(visit.of_server().from(told.or(Some(self.peer)))))
+    }
+
     /// Forwards the visitor to its service.
     pub async fn forward(mut self, mut conn: Arc<Conn>, kind: HostKind, prefix: &str) {
         let answer_kind = match (self.is_http(), is_head_request(&self.head)) {
@@ -296,19 +315,9 @@ impl Incoming {
         };
         let seen = self.state.settings.seen();
         let is_self_test = self.state.self_test.has_prefix(prefix);
-        let mut visit = match &self.settings.access_log {
-            Some(log) if !is_self_test => {
-                let way = match kind {
-                    HostKind::Http => Way::Http,
-                    HostKind::Tls => Way::Tls,
-                };
-                let id = self.state.registry.owner(kind, prefix);
-                let name = domain_of(prefix).unwrap_or(prefix);
-                let visit = log.visit(id.as_deref(), name.to_owned(), way);
-                let told = self.origin.as_ref().map(|origin| origin.source);
-                Some(Box::new(visit.of_server().from(told.or(Some(self.peer)))))
-            }
-            _ => None,
+        let mut visit = match is_self_test {
+            true => None,
+            false => self.visit(kind, prefix),
         };
         let may_come = self.state.settings.get().visitors.admit(visitor);
         if !is_self_test && !may_come {
@@ -535,9 +544,11 @@ pub fn relay(
     }
     let relay = Relay::visitor(stream, conn.clone(), answer_kind != ErrorAnswer::Nothing);
     let serving = state.serving.begin();
+    let listed = state.live_visitors.list(held.1.as_deref());
     net::spawn_on(thread, async move {
         let _held = (serving, held);
-        let is_admitted = || still_admits(&state.settings, &mut seen, visitor);
+        let is_admitted =
+            || Listed::may_stay(&listed) && still_admits(&state.settings, &mut seen, visitor);
         let answer = match relay.while_admitted(is_admitted).await {
             RelayOutcome::Done => return,
             RelayOutcome::Unanswered(

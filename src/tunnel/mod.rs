@@ -240,6 +240,11 @@ impl Tunnel {
         self.0.conn.upgrade()?.congestion()
     }
 
+    /// Returns what carries the tunnel; `None` once it has ended.
+    pub fn transport(&self) -> Option<&'static str> {
+        Some(self.0.conn.upgrade()?.transport())
+    }
+
     /// Starts the graceful end: the tunnel takes no new streams, and those that are open may
     /// finish.
     pub fn close(&self) {

@@ -37,6 +37,15 @@ impl Version {
         }
     }
 
+    /// Returns the name of the protocol.
+    #[cfg(feature = "web")]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::One => "GT/1",
+            Self::Two => "GT/2",
+        }
+    }
+
     /// Returns the version for the second byte of a tunnel.
     pub fn from_byte(byte: u8) -> Option<Self> {
         [Self::One, Self::Two]

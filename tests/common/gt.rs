@@ -184,6 +184,11 @@ impl Gt {
         self.listener("apiAddr")
     }
 
+    /// Returns the address of `-webAddr`.
+    pub fn web_addr(&mut self) -> SocketAddr {
+        self.listener("webAddr")
+    }
+
     /// Returns the address of `-tcpForwardAddr`.
     pub fn forward_addr(&mut self) -> SocketAddr {
         self.listener("tcpForwardAddr")

@@ -41,7 +41,7 @@ impl ChannelConn {
 
     /// Returns the address of the other end, if it is connected.
     pub fn peer(&self) -> Option<IpAddr> {
-        self.link.lock().address()
+        self.link.lock().address().map(|addr| addr.ip())
     }
 
     /// Wraps the channel with this number.

@@ -111,6 +111,12 @@ impl Endpoint {
         }
     }
 
+    /// Returns the peers.
+    #[cfg(feature = "web")]
+    pub fn links(&self) -> Vec<PeerHandle> {
+        self.lock().peers.clone()
+    }
+
     /// Returns the number of peers.
     pub fn peers(&self) -> usize {
         self.lock().peers.len()

@@ -229,6 +229,31 @@ impl P2p {
         self.mapper.close().await;
     }
 
+    /// Describes the peers for the web page.
+    #[cfg(feature = "web")]
+    pub fn describe(&self) -> Vec<serde_json::Value> {
+        let endpoint = self.lock().endpoint.clone();
+        let links = endpoint.map_or_else(Vec::new, |endpoint| endpoint.links());
+        let describe = |link: &PeerHandle| {
+            let peer = link.lock();
+            let state = match peer.state() {
+                peer::PeerState::Connecting => "connecting",
+                peer::PeerState::Connected => "connected",
+                peer::PeerState::Over(_) => "over",
+            };
+            let path = peer.path();
+            serde_json::json!({
+                "state": state,
+                "address": peer.address().map(|addr| addr.to_string()),
+                "way": path.as_ref().map(|path| path.way.to_string()),
+                "rtt": path.as_ref().map(|path| path.round_trip.as_secs_f64() * 1e3),
+                "lossPerMille": path.as_ref().map(|path| path.loss),
+                "channels": peer.channels(),
+            })
+        };
+        links.iter().map(describe).collect()
+    }
+
     /// Returns the STUN servers of the configuration and the one that a remoteAPI has named, for
     /// the log.
     pub fn servers(&self, of_api: &str) -> String {

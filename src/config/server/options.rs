@@ -7,6 +7,7 @@ use super::acme::Email;
 use super::limits::Pattern;
 use super::tls::TlsOption;
 use super::ws_place::WsPlace;
+use crate::config::address::HostName;
 use crate::config::layers::options;
 use crate::config::value::{Scalar, Value};
 use crate::config::PortRange;
@@ -150,24 +151,6 @@ impl Scalar for HeaderName {
         } else {
             Err(format!(
                 "\"{text}\" is not the name of a header: write it like Host, without a colon."
-            ))
-        }
-    }
-}
-
-/// The name of a host as in a URL (RFC 3986, section 3.2.2), without a port.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HostName(pub String);
-
-impl Scalar for HostName {
-    fn read(text: &str) -> Result<Self, String> {
-        let usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-        if text.bytes().all(usual) {
-            Ok(HostName(text.strip_suffix('.').unwrap_or(text).to_owned()))
-        } else {
-            Err(format!(
-                "\"{text}\" is not the name of a host: write it like gt.example.com, without a \
-                 scheme or a port."
             ))
         }
     }

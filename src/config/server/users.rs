@@ -17,9 +17,9 @@ use crate::keys::AuthorizedKey;
 pub struct User {
     /// Id, 1 to 200 bytes.
     pub id: String,
-    /// Secret, 1 to 200 bytes; `None` if the user has keys alone.
+    /// Secret, 1 to 200 bytes; `None` if the user has keys alone, or is disabled.
     pub secret: Option<Secret>,
-    /// Keys, each of which proves the id.
+    /// Keys, each of which proves the id; none if the user is disabled.
     pub keys: Vec<AuthorizedKey>,
     /// PEM file with the authorities of the certificates that visitors of the user's names need; `None` for the
     /// server's rule.
@@ -32,6 +32,7 @@ pub struct User {
 #[derive(Deserialize, Clone, Debug, Default)]
 #[serde(rename_all = "camelCase", default)]
 pub struct UserEntry {
+    disabled: Option<Value<bool>>,
     secret: Option<Value<Secret>>,
     secret_file: Option<Value<PathBuf>>,
     public_key: Option<Vec<Value<AuthorizedKey>>>,
@@ -59,6 +60,8 @@ struct PartProof {
     keys: Option<Vec<AuthorizedKey>>,
     /// What proves that a visitor may come.
     client_ca: Option<PathBuf>,
+    /// Whether the user may not connect.
+    disabled: Option<bool>,
 }
 
 impl PartProof {
@@ -68,6 +71,7 @@ impl PartProof {
             secret: self.secret.or(lower.secret),
             keys: self.keys.or(lower.keys),
             client_ca: self.client_ca.or(lower.client_ca),
+            disabled: self.disabled.or(lower.disabled),
         }
     }
 }
@@ -149,6 +153,7 @@ impl UsersConfig {
                 secret,
                 keys: entry.public_key.map(all),
                 client_ca: given(entry.client_ca),
+                disabled: given(entry.disabled),
             };
             self.add(id, proof, limits);
         }
@@ -202,6 +207,7 @@ impl UsersConfig {
                 secret,
                 keys,
                 client_ca,
+                disabled,
             } = proof;
             let keys = keys.unwrap_or_default();
             match &secret {
@@ -215,11 +221,12 @@ impl UsersConfig {
                 None => {}
             }
             let limits = limits.complete(global);
+            let is_enabled = !disabled.unwrap_or(false);
             Ok(User {
                 id,
-                secret,
-                keys,
                 client_ca,
+                secret: secret.filter(|_| is_enabled),
+                keys: if is_enabled { keys } else { Vec::new() },
                 limits,
             })
         };

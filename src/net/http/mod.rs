@@ -2,6 +2,8 @@
 //! shares: the chunked coding, percent-encoding, heads of answers. The client follows no redirects.
 
 pub mod chunked;
+#[cfg(any(feature = "server", feature = "web"))]
+pub mod hosts;
 mod idle;
 pub mod percent;
 pub mod reply;

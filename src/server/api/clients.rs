@@ -16,9 +16,10 @@ struct ClientsPage<'a> {
     more: usize,
 }
 
+/// A client without its secrets.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct ListedClient<'a> {
+pub struct ListedClient<'a> {
     id: &'a str,
     /// When the client connected: Unix time in seconds.
     since: u64,
@@ -82,7 +83,7 @@ pub fn page(registry: &Registry) -> String {
 }
 
 impl<'a> ListedClient<'a> {
-    fn new(client: &'a ClientStats) -> Self {
+    pub fn new(client: &'a ClientStats) -> Self {
         // A clock before 1970 has not been set.
         let since = client.since.duration_since(UNIX_EPOCH).unwrap_or_default();
         let sum = &client.totals;

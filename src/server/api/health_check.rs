@@ -286,10 +286,10 @@ async fn answer(mut stream: Stream, exchange: Arc<ProbeExchange>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth_lockout::AuthLockout;
     use crate::cli::{self, Command};
     use crate::net::Shutdown;
     use crate::server::accept_visitors;
-    use crate::server::auth_lockout::AuthLockout;
     use crate::server::settings::Settings;
     use async_std::task;
 

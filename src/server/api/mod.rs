@@ -1,7 +1,7 @@
 //! The API for monitoring: three read-only pages about the server, over HTTP on a listener of its
 //! own. It has no authentication (docs/operations.md, "The server's API").
 
-mod clients;
+pub(super) mod clients;
 mod health_check;
 mod json;
 mod metrics;
@@ -136,8 +136,8 @@ impl Api {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth_lockout::AuthLockout;
     use crate::config::Limits;
-    use crate::server::auth_lockout::AuthLockout;
     use crate::server::incoming::ListenerKind;
     use crate::server::registry::{Login, SCANS, TUNNELS_READ};
     use crate::server::settings::Settings;

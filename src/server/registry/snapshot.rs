@@ -6,6 +6,7 @@ use super::{id_of, HostKind, RegisteredClient, Registry, SharedName};
 use crate::collections::HashMap;
 use crate::server::ports::Protocol;
 use crate::tunnel::{Traffic, Tunnel};
+use std::net::SocketAddr;
 use std::ops::AddAssign;
 use std::time::{Duration, SystemTime};
 
@@ -54,6 +55,12 @@ pub struct ClientStats {
     pub shared: Vec<SharedName>,
     /// The congestion controls of its tunnels, sorted; only in the order by id.
     pub congestion: Vec<String>,
+    /// What carries its tunnels, sorted; only in the order by id.
+    #[cfg_attr(not(feature = "web"), allow(dead_code))]
+    pub ways: Vec<&'static str>,
+    /// The address that its latest tunnel has come from.
+    #[cfg_attr(not(feature = "web"), allow(dead_code))]
+    pub peer: SocketAddr,
 }
 
 /// Sums over one or several clients.
@@ -134,6 +141,7 @@ impl Registry {
                 stats.totals.tunnel(tunnel);
                 if order == SnapshotOrder::ById {
                     stats.congestion.extend(tunnel.congestion());
+                    stats.ways.extend(tunnel.transport());
                 }
             }
         }
@@ -201,6 +209,8 @@ impl Registry {
             stats.down.sort_unstable();
             stats.congestion.sort_unstable();
             stats.congestion.dedup();
+            stats.ways.sort_unstable();
+            stats.ways.dedup();
             stats
                 .shared
                 .sort_unstable_by(|a, b| (&a.name, a.tls).cmp(&(&b.name, b.tls)));
@@ -267,6 +277,8 @@ impl ClientStats {
             down: Vec::new(),
             shared: Vec::new(),
             congestion: Vec::new(),
+            ways: Vec::new(),
+            peer: client.peer,
         }
     }
 }

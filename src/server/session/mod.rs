@@ -261,7 +261,13 @@ async fn start(
             state.counters.refused(code);
             log::warn!("refused a client id={id} addr={peer}: {code}");
             if code == RejectCode::BadCredentials {
-                state.auth_lockout.failed(peer.ip());
+                if let Some(lockout) = state.auth_lockout.failed(peer.ip()) {
+                    log::warn!(
+                        "{lockout}; its tunnels are refused for {:?} (reconnectTimes, \
+                         reconnectDuration)",
+                        lockout.left
+                    );
+                }
             }
             reject(&conn, version, code).await;
         }

@@ -2,7 +2,6 @@
 
 use super::{Peer, PeerState, Transport, SOMEWHERE};
 use crate::client::private::ChannelBinding;
-use std::net::IpAddr;
 
 /// The label of the keying material that both ends export (RFC 5705; RFC 8446, section 7.5).
 const LABEL: &str = "EXPORTER-gt-private-service";
@@ -25,10 +24,5 @@ impl Peer {
         };
         let [client, server] = self.fingerprints.as_ref()?;
         Some(ChannelBinding::of_peer(&exported, client, server))
-    }
-
-    /// Returns the address of the other end on the path that ICE has selected.
-    pub fn address(&self) -> Option<IpAddr> {
-        self.path.map(|path| path.ip())
     }
 }

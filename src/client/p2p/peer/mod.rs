@@ -181,6 +181,11 @@ impl Peer {
         &self.state
     }
 
+    /// Returns the peer's address on the path that is used.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.path
+    }
+
     /// Whether `addr` is one of the peer's addresses.
     pub fn is_at(&self, addr: SocketAddr) -> bool {
         self.path == Some(addr) || self.checks.knows(addr)

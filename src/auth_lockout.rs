@@ -1,16 +1,18 @@
-//! The lockout of addresses with too many failed logins. `users` decides which clients may connect.
+//! The lockout of addresses with too many failed logins, of tunnels or of the web page. Not which of them
+//! succeed.
 
 use crate::collections::HashMap;
 use crate::net::{clock, network_of};
 use crate::sync::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Maximum number of addresses with counted failures.
 const MAX_ADDRESSES: usize = 10_000;
 
-/// The failed logins of addresses. After too many, the tunnels of an address are rejected for a
+/// The failed logins of addresses. After too many, the logins of an address are rejected for a
 /// while. Addresses without failures take no memory.
 pub struct AuthLockout(Mutex<LockoutTable>);
 
@@ -35,35 +37,69 @@ impl AuthLockout {
         self.0.lock()
     }
 
-    /// Returns the time for which tunnels from this address are still rejected; `None` if they are
+    /// Returns the time for which logins from this address are still rejected; `None` if they are
     /// not.
     pub fn lockout(&self, ip: IpAddr) -> Option<Duration> {
         self.lock().lockout(&network_of(ip), clock::now())
     }
 
-    /// Counts a failed login from this address.
-    pub fn failed(&self, ip: IpAddr) {
+    /// Counts a failed login from this address. Returns its lockout if that begins with it.
+    pub fn failed(&self, ip: IpAddr) -> Option<Lockout> {
         let network = network_of(ip);
         let mut table = self.lock();
         // A login already in progress when the lockout began must not extend it.
         if table.times == 0 || table.refuses(&network) {
-            return;
+            return None;
         }
         let failures = table.count(network, clock::now());
-        if table.refuses(&network) {
-            let duration = table.duration;
-            drop(table);
-            let net = if network.is_ipv6() { "/64" } else { "" };
-            log::warn!(
-                "{network}{net} has failed to authenticate {failures} times; its tunnels are \
-                 refused for {duration:?} (reconnectTimes, reconnectDuration)"
-            );
-        }
+        table.refuses(&network).then(|| Lockout {
+            network,
+            failures,
+            left: table.duration,
+        })
     }
 
-    /// Clears the failures of an address after a login with a known id and secret.
-    pub fn succeeded(&self, ip: IpAddr) {
-        self.lock().forget(&network_of(ip));
+    /// Returns all lockouts.
+    #[cfg(feature = "web")]
+    pub fn list(&self) -> Vec<Lockout> {
+        let (table, now) = (self.lock(), clock::now());
+        let lockouts = table.entries.iter().filter_map(|(network, entry)| {
+            Some(Lockout {
+                network: *network,
+                failures: entry.failures,
+                left: table.lockout(network, now)?,
+            })
+        });
+        lockouts.collect()
+    }
+
+    /// Clears the failures of an address after a login with a known id and secret. Returns whether
+    /// there were any.
+    pub fn succeeded(&self, ip: IpAddr) -> bool {
+        self.lock().forget(&network_of(ip)).is_some()
+    }
+}
+
+/// The lockout of an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lockout {
+    /// The address; for IPv6 the first of its /64.
+    pub network: IpAddr,
+    /// The number of failed logins.
+    pub failures: u32,
+    /// The time that is left of it.
+    pub left: Duration,
+}
+
+impl fmt::Display for Lockout {
+    /// Writes what has happened.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let net = if self.network.is_ipv6() { "/64" } else { "" };
+        let (network, failures) = (self.network, self.failures);
+        write!(
+            f,
+            "{network}{net} has failed to authenticate {failures} times"
+        )
     }
 }
 

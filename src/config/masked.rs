@@ -1,0 +1,276 @@
+//! A configuration file without its secrets, for a person to edit, and with them again afterwards. Not the
+//! storage of the file.
+//!
+//! Each secret is replaced by its number in the file, as in `secret: "******1"`. Numbers may move and be deleted;
+//! a value that is not such a number is a new one.
+
+use super::file::Document;
+use super::foreign::Content;
+use super::secret::redact;
+use super::summary::SECRETS;
+use super::yaml::{Node, NodeKind};
+use super::ConfigError;
+use std::ops::Range;
+use std::path::Path;
+
+/// What the number of a secret stands behind.
+const MASK: &str = "******";
+
+/// Returns the text of a file with numbers in place of its secrets.
+pub fn mask(path: &Path, text: &str, content: Content) -> Result<String, ConfigError> {
+    let secrets = secrets(path, text, content, false)?;
+    let mut masked = String::new();
+    let mut end = 0;
+    for (number, range) in (1usize..).zip(&secrets) {
+        masked += text.get(end..range.start).unwrap_or_default();
+        masked += &format!("\"{MASK}{number}\"");
+        end = range.end;
+    }
+    masked += text.get(end..).unwrap_or_default();
+    Ok(masked)
+}
+
+/// Returns an edited text with the secrets of the text before the edit in place of their numbers. Does not
+/// check what else it says.
+pub fn unmask(
+    path: &Path,
+    before: &str,
+    edited: &str,
+    content: Content,
+) -> Result<String, ConfigError> {
+    let known = secrets(path, before, content, false)?;
+    let mut text = String::new();
+    let mut end = 0;
+    let mut restored = Vec::new();
+    for range in secrets(path, edited, content, true)? {
+        let written = edited.get(range.clone()).unwrap_or_default();
+        let Some(number) = number(written) else {
+            continue;
+        };
+        let at = number.checked_sub(1).and_then(|at| known.get(at));
+        let Some(secret) = at.and_then(|range| before.get(range.clone())) else {
+            let why = "There is no hidden value with this number.";
+            return Err(fault(path, edited, range.start, why));
+        };
+        text += edited.get(end..range.start).unwrap_or_default();
+        restored.push(text.len()..text.len().saturating_add(secret.len()));
+        text += secret;
+        end = range.end;
+    }
+    text += edited.get(end..).unwrap_or_default();
+    // What is not a secret is shown, so a secret must not come there.
+    let hidden = secrets(path, &text, content, false)?;
+    let mut shown = restored.iter().filter(|range| !hidden.contains(range));
+    match shown.next().map(|range| range.start).or(text.find(MASK)) {
+        None => Ok(text),
+        Some(at) => Err(fault(
+            path,
+            &text,
+            at,
+            "A hidden value stands where none can be: only values of secret, groupKey, password and sentryDSN, \
+             and addresses with a password in them, are hidden.",
+        )),
+    }
+}
+
+/// Returns the number that a text in quotation marks stands for.
+fn number(written: &str) -> Option<usize> {
+    let text = written.trim_matches(['"', '\'']);
+    text.strip_prefix(MASK)?.parse().ok()
+}
+
+fn fault(path: &Path, text: &str, at: usize, why: &str) -> ConfigError {
+    let before = text.get(..at).unwrap_or_default();
+    let line = before.matches('\n').count().saturating_add(1);
+    ConfigError::new(format!("{}: line {line}: {why}", path.display()))
+}
+
+/// Returns where the secrets of a file are, in their order, with their quotation marks; also what stands for a
+/// secret if it is `masked`.
+fn secrets(
+    path: &Path,
+    text: &str,
+    content: Content,
+    masked: bool,
+) -> Result<Vec<Range<usize>>, ConfigError> {
+    let document = Document::parse(path, text.to_owned(), content)?;
+    let tree = document.tree();
+    let mut found = Vec::new();
+    collect(tree.root(), false, masked, &mut found);
+    let places = tree.places_of(&found);
+    let lines: Vec<usize> = [0]
+        .into_iter()
+        .chain(text.match_indices('\n').map(|(at, _)| at.saturating_add(1)))
+        .collect();
+    let mut ranges = Vec::new();
+    for (node, place) in found.iter().zip(places) {
+        let NodeKind::Text(value) = &node.kind else {
+            continue;
+        };
+        let range = place.and_then(|(line, column)| {
+            let start = *lines.get(line.checked_sub(1)?)?;
+            let rest = text.get(start..)?;
+            let (offset, _) = rest.char_indices().nth(column.checked_sub(1)?)?;
+            let start = start.checked_add(offset)?;
+            let length = written_length(text.get(start..)?, value)?;
+            Some(start..start.checked_add(length)?)
+        });
+        match range {
+            Some(range) => ranges.push(range),
+            None => {
+                let line = place.map_or(String::new(), |(line, _)| format!(" on line {line}"));
+                return Err(ConfigError::new(format!(
+                    "{}: The secret{line} is written in a form that cannot be hidden: write it behind its key, on \
+                     one line.",
+                    path.display()
+                )));
+            }
+        }
+    }
+    // An alias stands for one value at several places.
+    ranges.sort_unstable_by_key(|range| range.start);
+    ranges.dedup();
+    Ok(ranges)
+}
+
+/// Adds the texts below a node that are secrets, or stand for one if the file is `masked`.
+fn collect<'t>(node: &'t Node, is_secret: bool, masked: bool, found: &mut Vec<&'t Node>) {
+    match &node.kind {
+        NodeKind::Null => {}
+        NodeKind::Text(text) => {
+            let is_address = text.contains("://") && redact(text) != *text;
+            let is_masked = masked && number(text).is_some();
+            if !text.is_empty() && (is_secret || is_address || is_masked) {
+                found.push(node);
+            }
+        }
+        NodeKind::List(nodes) => {
+            nodes
+                .iter()
+                .for_each(|it| collect(it, is_secret, masked, found));
+        }
+        NodeKind::Map(entries) => {
+            for (key, node) in entries {
+                // A user may have the name of an option.
+                let is_section = matches!(node.kind, NodeKind::Map(_));
+                let is_key = SECRETS.contains(&key.as_str()) && !is_section;
+                collect(node, is_secret || is_key, masked, found);
+            }
+        }
+    }
+}
+
+/// Returns the length of a value as it is written at the beginning of `rest`, if it is the one that is meant.
+fn written_length(rest: &str, value: &str) -> Option<usize> {
+    let quoted = match rest.bytes().next()? {
+        b'"' => {
+            let mut is_escaped = false;
+            let mut chars = rest.char_indices().skip(1);
+            chars.find(|(_, c)| {
+                let ends = *c == '"' && !is_escaped;
+                is_escaped = *c == '\\' && !is_escaped;
+                ends
+            })
+        }
+        b'\'' => {
+            let mut chars = rest.char_indices().skip(1).peekable();
+            loop {
+                let (at, c) = chars.next()?;
+                if c == '\'' && chars.next_if(|(_, next)| *next == '\'').is_none() {
+                    break Some((at, c));
+                }
+            }
+        }
+        _ => return rest.starts_with(value).then_some(value.len()),
+    };
+    let length = quoted?.0.checked_add(1)?;
+    let read: String = serde_yaml::from_str(rest.get(..length)?).ok()?;
+    (read == value).then_some(length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+# The secret: not this one
+users:
+  alice: {secret: s3cret, speed: 5} # secret: s3cret
+  \"böb\":   {\"secret\": \"a\\\"b\" }
+  secret:
+    secret: 'it''s'
+services:
+- local: http://127.0.0.1:80
+  password:
+    - alice:$pbkdf2$x
+    - \"bob:y\"
+options:
+  remoteProxy: http://user:pw@proxy:3128
+  sentryDSN:
+    https://key@sentry.example/1
+  secret: ''
+";
+
+    fn masked(text: &str) -> Result<String, ConfigError> {
+        mask(Path::new("gt.yaml"), text, Content::Configuration)
+    }
+
+    fn unmasked(edited: &str) -> Result<String, ConfigError> {
+        unmask(Path::new("gt.yaml"), TEXT, edited, Content::Configuration)
+    }
+
+    #[test]
+    fn a_masked_file_has_no_secrets_and_reads_as_before() {
+        let masked = masked(TEXT).unwrap();
+        for secret in ["a\\\"b", "it''s", "pbkdf2", "bob:y", "user:pw", "key@"] {
+            assert!(!masked.contains(secret), "{secret} in {masked}");
+        }
+        assert!(masked.starts_with(
+            "# The secret: not this one\nusers:\n  alice: {secret: \"******1\", speed: 5} # "
+        ));
+        assert!(
+            masked.contains("password:\n    - \"******4\"\n    - \"******5\"\n"),
+            "{masked}"
+        );
+        assert_eq!(unmasked(&masked).unwrap(), TEXT);
+    }
+
+    #[test]
+    fn edited_text_keeps_secrets_that_have_moved_and_takes_new_ones() {
+        let edited = "users:\n  bob: {secret: \"******2\"}\n  carol: {secret: new}\noptions: {secret: '******3'}\n";
+        let text = unmasked(edited).unwrap();
+        assert_eq!(
+            text,
+            "users:\n  bob: {secret: \"a\\\"b\"}\n  carol: {secret: new}\noptions: {secret: 'it''s'}\n"
+        );
+    }
+
+    #[test]
+    fn a_secret_cannot_be_moved_to_where_it_is_shown() {
+        for (edited, line) in [
+            ("options:\n  id: \"******1\"\n", 2),
+            ("options: {id: a} # \"******1\"\n", 1),
+            ("options:\n  secret: \"******99\"\n", 2),
+            ("\"******1\": 1\n", 1),
+        ] {
+            let why = unmasked(edited).unwrap_err().to_string();
+            assert!(why.contains(&format!("line {line}: ")), "{edited}: {why}");
+            assert!(!why.contains("s3cret"));
+        }
+        let why = unmasked("a: [").unwrap_err().to_string();
+        assert!(why.contains("line "), "{why}");
+    }
+
+    #[test]
+    fn a_form_that_cannot_be_hidden_is_an_error() {
+        for text in [
+            "options:\n  secret: |\n    s3cret\n",
+            "options:\n  secret: two\n    lines\n",
+            "options:\n  secret: &a s3cret\nusers: {a: {secret: *a}}\n",
+        ] {
+            let shown = masked(text);
+            let is_hidden = shown.as_ref().is_ok_and(|it| !it.contains("s3cret"));
+            assert!(shown.is_err() || is_hidden, "{text}: {shown:?}");
+        }
+    }
+}

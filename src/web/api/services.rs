@@ -1,0 +1,159 @@
+//! Calls about the services in the file of a client.
+
+use super::config::{change, file_of};
+use super::{Call, Route};
+use crate::config::edit::{self, Changes, Entries};
+use crate::config::yaml::{Node, NodeKind};
+use crate::config::RoleName;
+use crate::net::blocking;
+use crate::web::answer::Answer;
+use crate::web::config_files::{ConfigFile, FileError};
+use crate::web::role::RoleView;
+use crate::web::site::Site;
+use serde_json::{json, Value};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+const SERVICES: Entries<'_> = Entries::ListOf("services");
+/// Keys whose values are not shown.
+const SECRETS: [&str; 2] = ["password", "groupKey"];
+
+/// Answers a call about services.
+pub async fn answer(site: &Arc<Site>, route: Route, call: Call) -> Answer {
+    let name = Some(RoleName::Client);
+    if route == Route::TestService {
+        return match site.role(call.query("role"), name) {
+            Some(role) => role.answer(route, &call).await,
+            None => super::no_role(RoleName::Client),
+        };
+    }
+    let (role, file) = match file_of(site, &call, name) {
+        Ok(found) => found,
+        Err(answer) if route == Route::Services && answer.status == 409 => {
+            return match site.role(call.query("role"), name) {
+                Some(role) => Answer::json(
+                    200,
+                    &json!({"services": [], "running": running(role).await}),
+                ),
+                None => answer,
+            };
+        }
+        Err(answer) => return answer,
+    };
+    if route == Route::Services {
+        return list(role, file).await;
+    }
+    let number = call.argument().parse::<usize>().ok();
+    let values = match (route, call.body.as_object()) {
+        (Route::RemoveService, _) => Changes::new(),
+        (_, Some(values)) => values.clone(),
+        (_, None) => return Answer::error(400, "The body is an object of the service's keys."),
+    };
+    let is_plain = |value: &Value| match value {
+        Value::Object(_) => false,
+        Value::Array(values) => values.iter().all(|it| !it.is_array() && !it.is_object()),
+        _ => true,
+    };
+    if !values.values().all(is_plain) || values.keys().any(|key| key.len() > 64) {
+        return Answer::error(
+            400,
+            "The keys of a service are texts, numbers, or lists of them.",
+        );
+    }
+    let what = match route {
+        Route::AddService => "added a service",
+        Route::ChangeService => "changed a service",
+        _ => "removed a service",
+    };
+    let edit = move |file: &ConfigFile| {
+        let text = match (route, number) {
+            (Route::AddService, _) => edit::add(&file.text, SERVICES, "", &values),
+            (Route::ChangeService, Some(number)) => {
+                edit::change(&file.text, SERVICES, number, &values)
+            }
+            (_, Some(number)) => edit::remove(&file.text, SERVICES, number),
+            (_, None) => Err("The number of the service is not one.".to_owned()),
+        };
+        let text = text.map_err(FileError::Wrong)?;
+        let wanted = count(file, &file.text)?;
+        let wanted = match route {
+            Route::AddService => wanted.saturating_add(1),
+            Route::RemoveService => wanted.saturating_sub(1),
+            _ => wanted,
+        };
+        // The editor knows lines and not YAML: it must not have touched anything else.
+        match count(file, &text)? == wanted {
+            true => Ok((text, json!({}))),
+            false => Err(FileError::Wrong(
+                "The file is written in a way in which services cannot be changed one by one: edit it as a text."
+                    .to_owned(),
+            )),
+        }
+    };
+    change(site, &call, file, what, false, edit).await
+}
+
+/// Returns the number of services in a text of the file.
+fn count(file: &ConfigFile, text: &str) -> Result<usize, FileError> {
+    let document = file.document(text)?;
+    Ok(match document.node(&["services"]).map(|node| &node.kind) {
+        Some(NodeKind::List(nodes)) => nodes.len(),
+        Some(NodeKind::Map(_) | NodeKind::Text(_)) => 1,
+        Some(NodeKind::Null) | None => 0,
+    })
+}
+
+/// Lists the services in the file as they are written, and those that run.
+async fn list(role: Arc<dyn RoleView>, file: PathBuf) -> Answer {
+    let read = blocking(move || {
+        let file = ConfigFile::of_role(&file)?;
+        let document = file.document(&file.text)?;
+        let services = match document.node(&["services"]).map(|node| &node.kind) {
+            Some(NodeKind::List(nodes)) => nodes.iter().map(shown).collect(),
+            _ => Vec::new(),
+        };
+        Ok::<_, FileError>((services, file.etag()))
+    });
+    match read.await {
+        Ok((services, etag)) => {
+            let body = json!({"services": services, "running": running(role).await, "etag": etag});
+            Answer::json(200, &body)
+        }
+        Err(e) => e.answer(),
+    }
+}
+
+async fn running(role: Arc<dyn RoleView>) -> Value {
+    let summary = blocking(move || role.summary()).await;
+    summary.get("services").cloned().unwrap_or_default()
+}
+
+/// Returns an entry of the file without secrets.
+pub fn shown(node: &Node) -> Value {
+    match &node.kind {
+        NodeKind::Null => Value::Null,
+        NodeKind::Text(text) => json!(text),
+        NodeKind::List(nodes) => nodes.iter().map(shown).collect(),
+        NodeKind::Map(entries) => {
+            let entries = entries.iter().map(|(key, node)| {
+                let is_secret = SECRETS.contains(&key.as_str());
+                let value = if is_secret { hidden(node) } else { shown(node) };
+                (key.clone(), value)
+            });
+            Value::Object(entries.collect())
+        }
+    }
+}
+
+/// Returns a secret without its text, or passwords by the names of those that have them.
+fn hidden(node: &Node) -> Value {
+    let name = |text: &str| match text.split_once(':') {
+        Some((name, _)) => json!(format!("{name}:******")),
+        None => json!("******"),
+    };
+    match &node.kind {
+        NodeKind::List(nodes) => nodes.iter().map(hidden).collect(),
+        NodeKind::Text(text) => name(text),
+        _ => json!("******"),
+    }
+}
