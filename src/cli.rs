@@ -50,9 +50,12 @@ pub enum Command {
     /// Ask running processes of gt about bans (`gt bans`).
     #[cfg(feature = "client")]
     Bans(BanRequest),
-    /// Ask running clients for the ways to the clients that they forward to (`gt status`).
-    #[cfg(feature = "client")]
-    Status,
+    /// Ask running processes of gt what they do (`gt status`).
+    #[cfg(any(feature = "client", feature = "web"))]
+    Status {
+        /// Whether it is printed as JSON.
+        is_json: bool,
+    },
     /// Ask for a password, and print its hash, with this name before it (`gt hash`).
     #[cfg(feature = "password")]
     Hash(Option<UserName>),
@@ -151,8 +154,8 @@ fn understand(program: &str, arguments: &[String]) -> Result<Command, ConfigErro
         Some(Subcommand::Version) => return Ok(Command::Print(format!("{VERSION}\n"))),
         #[cfg(feature = "client")]
         Some(Subcommand::Bans(request)) => return Ok(Command::Bans(request)),
-        #[cfg(feature = "client")]
-        Some(Subcommand::Status) => return Ok(Command::Status),
+        #[cfg(any(feature = "client", feature = "web"))]
+        Some(Subcommand::Status { is_json }) => return Ok(Command::Status { is_json }),
         #[cfg(feature = "password")]
         Some(Subcommand::Hash(user)) => return Ok(Command::Hash(user)),
         #[cfg(feature = "client")]
@@ -443,7 +446,7 @@ fn usage(role: Option<RoleName>) -> String {
              gt -s SIGNAL           send reload, wake, restart, stop or kill to running processes of gt\n  \
              gt bans                list the addresses that running clients have banned (visitorRate)\n  \
              gt bans lift ADDRESS   lift the bans of an address, or of all\n  \
-             gt status              show the ways to the clients that running clients forward to\n  \
+             gt status [-json]      show what running processes of gt do (webAddr, tcpForwardAddr)\n  \
              gt keygen [FILE]       make a key for a client (key), and print the server's publicKey\n  \
              gt keygen -shared      print a key for a private service (private) and its clients\n  \
              {HASH}\

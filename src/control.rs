@@ -3,11 +3,13 @@
 
 #[cfg(feature = "client")]
 pub mod bans;
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", feature = "web"))]
 pub mod socket;
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", feature = "web"))]
 pub mod status;
 
+#[cfg(feature = "web")]
+pub use status::pages;
 #[cfg(feature = "client")]
 pub use status::STATUS;
 

@@ -64,8 +64,8 @@ fn main() -> ExitCode {
         Ok(Command::Signal(wanted)) => return print(control::send(&wanted)),
         #[cfg(feature = "client")]
         Ok(Command::Bans(request)) => return print(control::bans::ask(request)),
-        #[cfg(feature = "client")]
-        Ok(Command::Status) => return print(control::status::ask()),
+        #[cfg(any(feature = "client", feature = "web"))]
+        Ok(Command::Status { is_json }) => return status(is_json),
         #[cfg(feature = "password")]
         Ok(Command::Hash(user)) => return hash(user.as_ref()),
         #[cfg(feature = "client")]
@@ -110,6 +110,18 @@ fn main() -> ExitCode {
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// Prints what running processes tell of themselves; JSON without anything before it.
+#[cfg(any(feature = "client", feature = "web"))]
+fn status(is_json: bool) -> ExitCode {
+    let mut report = control::status::ask(is_json);
+    if is_json {
+        for line in std::mem::take(&mut report.done) {
+            let _ = writeln!(io::stdout(), "{line}");
+        }
+    }
+    print(report)
 }
 
 /// Prints what a command about running processes has done.

@@ -63,7 +63,7 @@ service.
 .PP
 Every flag is also a key under \fBoptions:\fR of a yaml file, by the same name; a flag overrides the file.
 \fBgt bans\fR lists the addresses that running clients have banned, and lifts bans.
-\fBgt status\fR shows the ways to the clients that running clients forward to.
+\fBgt status\fR [\fB\-json\fR] shows what running processes of gt do: those with \fBwebAddr\fR, and the ways of forwarders.
 \fBgt hash\fR [\fIuser\fR] asks for a password, or reads a line of standard input, and prints its hash.
 \fBgt keygen\fR [\fIfile\fR] makes a key for a client and prints the line of it that the server needs.
 \fBgt keygen \-shared\fR prints a key for a private service and the clients that may reach it.

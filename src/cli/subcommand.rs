@@ -24,9 +24,12 @@ pub enum Subcommand {
     /// Ask running processes about bans.
     #[cfg(feature = "client")]
     Bans(BanRequest),
-    /// Ask running clients for the ways to the clients that they forward to.
-    #[cfg(feature = "client")]
-    Status,
+    /// Ask running processes what they do.
+    #[cfg(any(feature = "client", feature = "web"))]
+    Status {
+        /// Whether it is printed as JSON.
+        is_json: bool,
+    },
     /// Ask for a password, and print its hash, with the name of a user before it.
     #[cfg(feature = "password")]
     Hash(Option<UserName>),
@@ -66,10 +69,14 @@ pub fn word(
         "bans" => BanRequest::from_words(rest)
             .map(|request| Some(Subcommand::Bans(request)))
             .map_err(ConfigError::new),
-        #[cfg(feature = "client")]
-        "status" if rest.is_empty() => Ok(Some(Subcommand::Status)),
-        #[cfg(feature = "client")]
-        "status" => Err(ConfigError::new("Write gt status, without more.")),
+        #[cfg(any(feature = "client", feature = "web"))]
+        "status" => match rest {
+            [] => Ok(Some(Subcommand::Status { is_json: false })),
+            [flag] if matches!(flag.as_str(), "-json" | "--json") => {
+                Ok(Some(Subcommand::Status { is_json: true }))
+            }
+            _ => Err(ConfigError::new("Write gt status or gt status -json.")),
+        },
         #[cfg(feature = "password")]
         "hash" => user(rest)
             .map(|user| Some(Subcommand::Hash(user)))

@@ -2,6 +2,7 @@
 
 use rustix::net::sockopt::socket_peercred;
 use std::io::{self, Read, Write};
+#[cfg(feature = "client")]
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::time::Duration;
@@ -14,13 +15,21 @@ const MAX_ANSWER: u64 = 16 << 20;
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Returns the name of the socket on which a process answers. Earlier versions answer `gt bans` on it.
+#[cfg(feature = "client")]
 pub fn socket_name(pid: u32) -> io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("gt-bans-{pid}"))
 }
 
 /// Sends a line to a process and returns its answer; `None` if it answers no commands.
+#[cfg(feature = "client")]
 pub fn exchange(pid: u32, line: &str) -> io::Result<Option<String>> {
-    let mut stream = match UnixStream::connect_addr(&socket_name(pid)?) {
+    exchange_by(&socket_name(pid)?, pid, line)
+}
+
+/// Sends a line to the socket with this name, which must be of this process, and returns its answer; `None` if
+/// there is none.
+pub fn exchange_by(name: &SocketAddr, pid: u32, line: &str) -> io::Result<Option<String>> {
+    let mut stream = match UnixStream::connect_addr(name) {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return Ok(None),
         stream => stream?,
     };

@@ -1,40 +1,54 @@
-//! The command `gt status`: asks the running clients of gt for the ways to the other clients that they forward to
-//! (`tcpForwardAddr`, `udpForwardAddr`).
+//! The command `gt status`: asks the running processes of gt what they do. Those with a web page (`webAddr`) tell
+//! all of it; clients also tell the ways to the other clients that they forward to.
 
-use super::{socket, ControlReport};
+#[cfg_attr(not(feature = "client"), path = "no_forwards.rs")]
+mod forwards;
+#[cfg_attr(not(feature = "web"), path = "no_pages.rs")]
+pub mod pages;
 
-/// The request, and the first line of an answer.
-pub const STATUS: &str = "status";
+#[cfg(feature = "client")]
+pub use forwards::STATUS;
 
-/// Asks every running process of this program.
-pub fn ask() -> ControlReport {
+use super::ControlReport;
+
+/// What a process has told.
+pub enum Told {
+    /// Lines, to be printed behind its number.
+    Lines(Vec<String>),
+    /// Nothing, since it has nothing to tell.
+    Nothing,
+}
+
+/// Asks every running process of this program. With `is_json`, what their pages tell is printed as it is.
+pub fn ask(is_json: bool) -> ControlReport {
     let mut report = ControlReport::default();
     let Some(running) = report.find_running() else {
         return report;
     };
     for process in &running.ours {
         let pid = process.pid;
-        match socket::exchange(pid, &format!("{STATUS}\n")) {
-            Ok(Some(answer)) => match answer.split_once('\n') {
-                Some((STATUS, lines)) => {
-                    let lines = lines.lines();
+        let asked = match is_json {
+            true => vec![pages::ask_json(pid)],
+            false => vec![pages::ask(pid), forwards::ask(pid)],
+        };
+        for told in asked {
+            match told {
+                Ok(Told::Lines(lines)) if is_json => report.done.extend(lines),
+                Ok(Told::Lines(lines)) => {
+                    let lines = lines.into_iter();
                     report.done.extend(lines.map(|line| format!("process {pid} {line}")));
                 }
-                _ => report.failed.push(format!(
-                    "process {pid} does not tell its status: try as root, or as the user it runs as; or it \
-                     is an earlier version"
+                Ok(Told::Nothing) => {}
+                Err(why) => report.failed.push(format!(
+                    "process {pid} does not tell its status: {why}; try as root, or as the user it runs as"
                 )),
-            },
-            // It forwards nothing.
-            Ok(None) => {}
-            Err(e) => report.failed.push(format!(
-                "process {pid} does not tell its status: {e}; try as root, or as the user it runs as"
-            )),
+            }
         }
     }
     if report.done.is_empty() && report.failed.is_empty() {
-        let mut why =
-            "no gt that this user may ask forwards to other clients (tcpForwardAddr, udpForwardAddr)".to_owned();
+        let mut why = "no gt that this user may ask has a web page (webAddr), or forwards to other clients \
+                       (tcpForwardAddr, udpForwardAddr); a server with apiAddr answers curl ADDRESS/status"
+            .to_owned();
         for hidden in &running.hidden {
             why += &format!("; process {} seems to be a gt: try as root", hidden.pid);
         }

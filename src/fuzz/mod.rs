@@ -42,6 +42,8 @@ mod stun;
 #[cfg(test)]
 mod tests;
 mod trust;
+#[cfg(feature = "web")]
+mod web;
 #[cfg(feature = "ws")]
 mod websocket;
 mod wire;
@@ -84,6 +86,8 @@ pub use stun::stun;
 pub use trust::keys;
 #[cfg(feature = "server")]
 pub use trust::subjects;
+#[cfg(feature = "web")]
+pub use web::{config_edits, web_requests};
 #[cfg(feature = "ws")]
 pub use websocket::websocket;
 pub use wire::{gt1_frames, gt1_hello, gt2_frames, gt2_hello, origins};

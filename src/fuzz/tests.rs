@@ -140,6 +140,11 @@ mod promises_of_the_client {
     hold!(files health_status locals proxy_answers visitor_fields);
 }
 
+#[cfg(feature = "web")]
+mod promises_of_the_page {
+    hold!(config_edits web_requests);
+}
+
 #[cfg(feature = "import")]
 mod promises_of_the_import {
     hold!(import_files);

@@ -14,6 +14,7 @@ pub(crate) mod request;
 pub(crate) mod role;
 mod sessions;
 mod site;
+mod status_socket;
 
 use crate::config::{ListenAddr, Secret, WebConfig, WebTls};
 use crate::handover::{Inherited, Item, Outgoing};
@@ -148,6 +149,7 @@ impl Web {
         }
         let stop = Shutdown::default();
         net::spawn(site.clone().keep_history(stop.clone()));
+        status_socket::expose(&site);
         let open = open(&site, &plan);
         announce(&site, &plan);
         Self(Arc::new(WebState {

@@ -78,6 +78,15 @@ impl Chromium {
         self.command("goog/cdp/execute", &command);
     }
 
+    /// Returns a picture of the whole page as PNG.
+    pub fn screenshot(&self) -> Vec<u8> {
+        let params = json!({"format": "png", "captureBeyondViewport": true});
+        let command = json!({"cmd": "Page.captureScreenshot", "params": params});
+        let answer = self.command("goog/cdp/execute", &command);
+        let data = answer["data"].as_str().expect("a picture");
+        base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).expect("base64")
+    }
+
     /// Runs the body of an async function in the page and returns its result; an exception fails
     /// the test.
     pub fn run(&self, script: &str, args: Value) -> Value {

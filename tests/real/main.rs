@@ -25,6 +25,13 @@ mod lan;
 mod other_protocols;
 #[cfg(all(feature = "server", feature = "client"))]
 mod outbound;
+#[cfg(all(
+    feature = "server",
+    feature = "client",
+    feature = "p2p",
+    feature = "web"
+))]
+mod page;
 #[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
 mod prometheus;
 #[cfg(all(feature = "server", feature = "client"))]

@@ -201,3 +201,26 @@ fn paths_and_methods_that_do_not_exist_have_errors() {
         csrf: String::new(),
     };
 }
+
+#[test]
+fn gt_status_tells_what_runs() {
+    let page = Paged::start(&(server_text("") + password_line()));
+    let prefix = format!("gt: process {} ", page.gt.pid());
+    let output = crate::common::gt::gt("status");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix(&prefix));
+    assert!(
+        line.is_some_and(
+            |line| line.starts_with("server ") && line.contains(" clients=0 tunnels=0 ")
+        ),
+        "{text}"
+    );
+    let output = crate::common::gt::gt("status -json");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut its = told.filter(|it| it["pid"] == json!(page.gt.pid()));
+    let told = its.next().unwrap_or_else(|| panic!("{text}"));
+    assert_eq!(told["roles"][0]["role"], "server");
+}

@@ -11,6 +11,7 @@ use super::login::Admin;
 use super::request::Method;
 use super::site::Site;
 use crate::config::RoleName;
+pub use process::status_body;
 use serde_json::Value;
 use std::fmt;
 use std::net::SocketAddr;

@@ -13,26 +13,28 @@ use std::sync::Arc;
 /// Describes the process and its roles.
 pub async fn status(site: &Arc<Site>) -> Answer {
     let site = site.clone();
-    let body = blocking(move || {
-        let roles = site.roles().into_iter();
-        let roles = roles.map(|role| {
-            let file = role.source().map(|it| it.to_string_lossy().into_owned());
-            let mut summary = role.summary();
-            if let Some(summary) = summary.as_object_mut() {
-                summary.insert("role".to_owned(), json!(role.name().to_string()));
-                summary.insert("file".to_owned(), json!(file));
-            }
-            summary
-        });
-        json!({
-            "version": VERSION,
-            "pid": std::process::id(),
-            "roles": roles.collect::<Vec<Value>>(),
-            "totals": site.totals(),
-            "lastChange": site.reports.last(),
-        })
+    Answer::json(200, &blocking(move || status_body(&site)).await)
+}
+
+/// Returns what [`status`] tells. Blocks for some milliseconds.
+pub fn status_body(site: &Site) -> Value {
+    let roles = site.roles().into_iter();
+    let roles = roles.map(|role| {
+        let file = role.source().map(|it| it.to_string_lossy().into_owned());
+        let mut summary = role.summary();
+        if let Some(summary) = summary.as_object_mut() {
+            summary.insert("role".to_owned(), json!(role.name().to_string()));
+            summary.insert("file".to_owned(), json!(file));
+        }
+        summary
     });
-    Answer::json(200, &body.await)
+    json!({
+        "version": VERSION,
+        "pid": std::process::id(),
+        "roles": roles.collect::<Vec<Value>>(),
+        "totals": site.totals(),
+        "lastChange": site.reports.last(),
+    })
 }
 
 /// Tells the last lines of the log, behind one that is known.
