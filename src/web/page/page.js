@@ -136,8 +136,8 @@ function call(method, path, body, headers) {
   }, function () { throw { error: t("gt does not answer."), status: 0 }; });
 }
 
-/// Runs an action of a button, which is disabled meanwhile.
-function act(event, action, done) {
+/// Runs an action of a button, which is disabled meanwhile. A failure is shown here unless the caller shows it.
+function act(event, action, done, isTold) {
   var button = event && event.currentTarget;
   if (button && button.tagName !== "BUTTON") button = event.submitter || button.querySelector("button");
   if (button) button.disabled = true;
@@ -145,7 +145,7 @@ function act(event, action, done) {
     if (done) notice(done);
     if (answer && answer.reloadError) notice(t("Saved, but not reloaded: ") + answer.reloadError);
     return answer;
-  }, function (e) { notice(sentence(e)); throw e; }).then(function (answer) {
+  }, function (e) { if (!isTold) notice(sentence(e)); throw e; }).then(function (answer) {
     if (button) button.disabled = false;
     return answer;
   }, function (e) {
@@ -258,7 +258,8 @@ window.gtQrCode = qrCode;
 // ---- Parts of pages ----------------------------------------------------------------------------------------
 
 function facts(pairs) {
-  return h("dl", { "class": "facts" }, pairs.filter(function (pair) { return pair[1] !== "" && pair[1] !== null && pair[1] !== undefined; })
+  function is(value) { return value !== "" && value !== null && value !== undefined && value.length !== 0; }
+  return h("dl", { "class": "facts" }, pairs.filter(function (pair) { return is(pair[1]); })
     .map(function (pair) { return h("div", {}, h("dt", {}, pair[0]), h("dd", {}, pair[1])); }));
 }
 
@@ -736,7 +737,7 @@ function config() {
     h("p", { "class": "dim" }, t("Secrets are hidden. A hidden value stays as it is; write over it to change it.")), text, result,
     h("div", { "class": "row" },
       button(t("Save"), function (e) {
-        act(e, function () { return call("PUT", path(), { text: text.value }, { "If-Match": "\"" + etag + "\"" }); }).then(function (answer) {
+        act(e, function () { return call("PUT", path(), { text: text.value }, { "If-Match": "\"" + etag + "\"" }); }, "", true).then(function (answer) {
           return call("GET", path()).then(function (found) { text.value = found.text; etag = found.etag; }, quiet).then(function () {
             if (answer.reloadError) tell("bad", t("Saved, but not reloaded: ") + answer.reloadError);
             else tell(answer.warnings.length ? "warn" : "good", t("Saved and reloaded; the former file has the suffix .bak.") +
@@ -745,7 +746,7 @@ function config() {
         }, failed);
       }),
       button(t("Check"), function (e) {
-        act(e, function () { return call("POST", path("/check"), { text: text.value }); }).then(function (answer) {
+        act(e, function () { return call("POST", path("/check"), { text: text.value }); }, "", true).then(function (answer) {
           if (answer.ok) tell(answer.warnings.length ? "warn" : "good", t("The configuration is right.") +
             answer.warnings.map(function (it) { return " " + t("Warning: ") + it; }).join(""));
           else failed(answer);
@@ -821,7 +822,7 @@ function signedOut() {
   add(main, h("section", { "class": "login" }, h("h1", {}, "gt"), h("form", { onsubmit: function (e) {
     e.preventDefault();
     wrong.textContent = "";
-    act(e, function () { return call("POST", "login", { admin: name.value, password: password.value }); })
+    act(e, function () { return call("POST", "login", { admin: name.value, password: password.value }); }, "", true)
       .then(signedIn, function (e) { wrong.textContent = sentence(e); });
   } }, field(t("Name"), name), field(t("Password"), password), wrong, h("div", { "class": "row" }, h("button", {}, t("Sign in"))))));
   document.title = "gt";
