@@ -3,6 +3,7 @@
 use super::{Pace, Source};
 use crate::client::p2p::identity::DtlsRole;
 use crate::client::p2p::message::{MessageReader, SignalingMessage, MAX_MESSAGE};
+use crate::client::p2p::nat_kind::NatAddress;
 use crate::client::p2p::resets::{
     chunks, parameter, OutgoingReset, StreamResets, RECONFIG, REQUEST, RESPONSE,
 };
@@ -40,7 +41,7 @@ fn same(data: &[u8], hear: impl Fn(Pace) -> Heard) {
     for message in messages {
         match &message {
             SignalingMessage::Offer(sdp) | SignalingMessage::Answer(sdp) => describe(sdp),
-            SignalingMessage::Candidate(_) => {}
+            SignalingMessage::Candidate(candidate) => tell_nat(candidate),
         }
         let bytes = message.write();
         if bytes.len() <= MAX_MESSAGE {
@@ -50,6 +51,19 @@ fn same(data: &[u8], hear: impl Fn(Pace) -> Heard) {
             assert_eq!(reader.next(), None);
         }
     }
+}
+
+/// Checks that the NAT of a candidate is one that gt would tell.
+fn tell_nat(candidate: &str) {
+    let Some(nat) = NatAddress::parse(candidate) else {
+        return;
+    };
+    let (ip, port) = (nat.addr.ip(), nat.addr.port());
+    let told = format!(
+        "candidate:s0 1 udp 1 {ip} {port} typ srflx {}",
+        nat.attribute()
+    );
+    assert_eq!(NatAddress::parse(&told), Some(nat));
 }
 
 fn whole_request(bytes: &[u8], pace: Pace) -> Heard {

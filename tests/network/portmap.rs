@@ -114,6 +114,7 @@ fn a_mapped_port_is_reached_from_behind_any_router_and_given_back_at_the_end() {
         ]);
         assert_eq!(run_ok(&mut visitor), TEXT);
         other.wait_for_peers(1);
+        other.wait_for("way=mapped");
         other.stop();
         assert_eq!(home.client.stop(), Some(0));
         assert!(

@@ -98,7 +98,7 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> Future for PeerDriver<F> {
                 match &this.state {
                     PeerState::Connecting => {}
                     PeerState::Connected => log::info!(
-                        "peer connected in {:.0?} over {}, peers={} way={}",
+                        "peer connected in {:.1?} over {}, peers={} way={}",
                         clock::since(this.begun),
                         peer.over(),
                         this.endpoint.peers(),

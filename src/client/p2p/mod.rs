@@ -16,7 +16,7 @@ mod limit;
 pub(super) mod link;
 pub(crate) mod memory;
 pub(crate) mod message;
-mod nat_kind;
+pub(crate) mod nat_kind;
 pub(crate) mod packets;
 pub(crate) mod peer;
 #[cfg_attr(not(feature = "portmap"), path = "no_portmap.rs")]

@@ -41,6 +41,9 @@ const STREAMS: usize = 1024;
 pub(super) const CONSENT: Duration = Duration::from_secs(4);
 /// Time that a connected peer may be silent.
 const SILENCE: Duration = Duration::from_secs(7);
+/// Time in which a path between addresses of the machines themselves is preferred to one through a NAT: the answer to a
+/// check in the same network takes less. The default of rtc-ice 0.21, 0.5 and 1 s, was most of the time to a connection.
+const PREFERENCE: Duration = Duration::from_millis(60);
 /// Time after which a silent peer has failed.
 const FAILURE: Duration = Duration::from_secs(8);
 
@@ -57,6 +60,8 @@ impl Peer {
             keepalive_interval: Some(CONSENT),
             disconnected_timeout: Some(SILENCE),
             failed_timeout: Some(FAILURE),
+            srflx_acceptance_min_wait: Some(PREFERENCE),
+            prflx_acceptance_min_wait: Some(PREFERENCE),
             // Names in .local are skipped; multicast DNS answers are not trusted.
             multicast_dns_mode: MulticastDnsMode::Disabled,
             // The number of checks is limited by `ConnectivityChecks`.

@@ -9,7 +9,9 @@ pub const SOCKETS: usize = 256;
 /// Number of ports that are tried at such a NAT. With 256 open ones of the 64 512 that a NAT has, the chance to find
 /// none is 0.1 %.
 pub const PORTS: usize = 1700;
-/// Number of ports that are tried where they are predicted: what this machine sends elsewhere takes some.
+/// Number of steps before and behind the newest port of a regular NAT that are tried. The other end's check to this end
+/// may be older than the newest port, and what that end sends elsewhere takes ports, too; for the same reason, the step
+/// may be a multiple of the real one.
 const PREDICTED: i32 = 64;
 /// Number of predicted ports of one pass between two hard NATs, and of passes.
 const PASS: i32 = 16;
@@ -41,10 +43,7 @@ impl PunchPlan {
         match (ours.kind, theirs.kind) {
             (NatKind::Random, NatKind::Easy) => Some(Self::Spray(theirs.addr)),
             (NatKind::Easy, NatKind::Random) => Some(Self::Scan(scattered(theirs.addr, random))),
-            (NatKind::Easy, NatKind::Regular(step)) => {
-                let ports = (1..=PREDICTED).filter_map(|count| ahead(theirs.addr, step, count));
-                Some(Self::Scan(ports.collect()))
-            }
+            (NatKind::Easy, NatKind::Regular(step)) => Some(Self::Scan(around(theirs.addr, step))),
             // Each datagram of one end takes the next port there, which the other end's datagram of the same number
             // goes to. How many ports other datagrams have taken meanwhile is unknown; the end that offers assumes
             // none, the other one more in each pass.
@@ -65,6 +64,17 @@ fn ahead(addr: SocketAddrV4, step: i32, count: i32) -> Option<SocketAddrV4> {
     let port = i32::from(addr.port()) + step * count;
     let port = u16::try_from(port).ok().filter(|port| *port != 0)?;
     Some(SocketAddrV4::new(*addr.ip(), port))
+}
+
+/// Returns the ports around the newest one of a regular NAT, the nearest first.
+fn around(addr: SocketAddrV4, step: i32) -> Vec<SocketAddrV4> {
+    let mut ports = Vec::new();
+    for count in 1..=PREDICTED {
+        for step in [step, -step, 1, -1] {
+            ports.extend(ahead(addr, step, count).filter(|port| !ports.contains(port)));
+        }
+    }
+    ports
 }
 
 /// Returns distinct random ports of a host.
@@ -131,10 +141,13 @@ mod tests {
             Some(PunchPlan::Scan(ports)) => ports.iter().map(|addr| addr.port()).collect(),
             _ => Vec::new(),
         };
-        let up = scan(nat("9.9.9.9:4000", NatKind::Regular(2)));
-        assert_eq!((up[0], up[63], up.len()), (4002, 4128, 64));
-        assert_eq!(scan(nat("9.9.9.9:65534", NatKind::Regular(1))), [65535]);
-        assert_eq!(scan(nat("9.9.9.9:3", NatKind::Regular(-1))), [2, 1]);
+        let ports = scan(nat("9.9.9.9:4000", NatKind::Regular(2)));
+        assert_eq!(ports[..6], [4002, 3998, 4001, 3999, 4004, 3996]);
+        assert!(ports.contains(&4128) && ports.contains(&3872) && ports.contains(&4063));
+        assert!((128..=256).contains(&ports.len()));
+        let at_end = scan(nat("9.9.9.9:65535", NatKind::Regular(1)));
+        assert_eq!((at_end[0], at_end.len()), (65534, 64));
+        assert_eq!(scan(nat("9.9.9.9:3", NatKind::Regular(-1)))[..3], [2, 4, 1]);
     }
 
     /// Whether a datagram of each end leaves from where the other sends it, if other datagrams have taken this many
