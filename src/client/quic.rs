@@ -2,9 +2,9 @@
 
 use super::connect::ConnectFailure;
 use super::context::ClientContext;
+use super::reach::Reached;
 use crate::config::Remote;
 use crate::net::quic::{connect, ClientSetup};
-use crate::net::Conn;
 use std::io;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub async fn reach(
     context: &ClientContext,
     remote: &Remote,
     patience: Duration,
-) -> Result<Conn, ConnectFailure> {
+) -> Result<Reached, ConnectFailure> {
     if context.dialer.has_proxy() {
         // The configuration refuses such servers, but a remoteAPI may name one.
         let why = "tunnels over QUIC cannot go through remoteProxy";
@@ -24,8 +24,10 @@ pub async fn reach(
     let setup = ClientSetup::new(&connector, context.bbr).map_err(ConnectFailure::Tls)?;
     let serving = context.serving.clone();
     let guard = move || serving.begin();
-    let connecting = connect(&remote.host, remote.port, &setup, guard, patience);
-    connecting.await.map_err(|e| match e.kind() {
+    let to = (&*context.dialer, remote.host.as_str(), remote.port);
+    let reached = connect(to, &setup, guard, patience).await;
+    let reached = reached.map(|(conn, link)| Reached { conn, link });
+    reached.map_err(|e| match e.kind() {
         io::ErrorKind::InvalidData => ConnectFailure::Tls(e),
         io::ErrorKind::TimedOut => {
             let text = format!(

@@ -25,9 +25,7 @@ pub async fn reach(
     patience: Duration,
 ) -> Result<Reached, ConnectFailure> {
     if remote.transport == Transport::Quic {
-        let conn = quic::reach(context, remote, patience).await?;
-        let link = LinkUse::default();
-        return Ok(Reached { conn, link });
+        return quic::reach(context, remote, patience).await;
     }
     let Reached { conn, link } = reach_as_visitor(context, remote, patience).await?;
     let conn = match remote.transport.is_websocket() {

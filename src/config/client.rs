@@ -269,13 +269,6 @@ pub fn load(
             .filter_map(|service| service.readable_passwords(&options.remote)),
     );
 
-    let is_quic = |remote: &Remote| remote.transport == Transport::Quic;
-    if !options.remote_bind.is_empty() && options.remote.iter().any(is_quic) {
-        warnings.push(
-            "remoteBind does not apply to tunnels over QUIC, which start where the system chooses"
-                .to_owned(),
-        );
-    }
     let mut remotes = options.remote;
     if options.remote_proxy.is_some() {
         let can = |remote: &Remote| remote.transport.can_use_proxies();

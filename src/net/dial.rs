@@ -43,7 +43,10 @@ pub async fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<Socket
 }
 
 /// Connects to `host` like [`dial`], to each address by `attempt`.
-#[cfg(all(feature = "client", feature = "quic", not(feature = "sim")))]
+#[cfg(all(
+    feature = "client",
+    any(feature = "outbound", all(feature = "quic", not(feature = "sim")))
+))]
 pub(super) async fn dial_with<T, F: Future<Output = io::Result<T>>>(
     host: &str,
     port: u16,

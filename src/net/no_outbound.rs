@@ -28,7 +28,7 @@ impl fmt::Display for ProxyServer {
 }
 
 /// The use of a link that the system has chosen. Prints nothing.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct LinkUse;
 
 impl LinkUse {
@@ -87,6 +87,67 @@ impl Dialer {
         timeout: Duration,
     ) -> io::Result<(Socket, LinkUse)> {
         Ok((dial(host, port, timeout).await?, LinkUse))
+    }
+}
+
+#[cfg(all(feature = "quic", not(feature = "sim")))]
+pub use of_quic::{bind_to, LinkPath};
+
+#[cfg(all(feature = "quic", not(feature = "sim")))]
+mod of_quic {
+    use super::{Dialer, LinkSource, LinkUse};
+    use crate::net::dial::dial_with;
+    use std::future::Future;
+    use std::io;
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    /// Binds a socket to a link, of which there is none.
+    pub fn bind_to(_: &socket2::Socket, source: &LinkSource) -> io::Result<()> {
+        match *source {}
+    }
+
+    /// The link of a connection: the system has chosen it.
+    #[derive(Default)]
+    pub struct LinkPath(LinkUse);
+
+    impl LinkPath {
+        /// Returns the use of the link.
+        pub fn link(&self) -> &LinkUse {
+            &self.0
+        }
+
+        /// Returns where the connection starts: the system chooses.
+        pub fn source(&self) -> Option<LinkSource> {
+            None
+        }
+
+        /// Does nothing.
+        pub fn note_success(&self) {}
+
+        /// Opens another socket by `open`.
+        pub fn change<T>(
+            &self,
+            _: SocketAddr,
+            _: bool,
+            open: impl Fn(Option<&LinkSource>) -> io::Result<T>,
+        ) -> io::Result<T> {
+            open(None)
+        }
+    }
+
+    impl Dialer {
+        /// Connects to `host` by `attempt` within `timeout`.
+        pub async fn dial_by<T, F: Future<Output = io::Result<T>>>(
+            &self,
+            host: &str,
+            port: u16,
+            timeout: Duration,
+            attempt: impl Fn(SocketAddr, LinkPath) -> F,
+        ) -> io::Result<T> {
+            let attempt = |addr| attempt(addr, LinkPath::default());
+            dial_with(host, port, timeout, attempt).await
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::process::run_ok;
 use super::unique;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 /// The server's address, which both links lead to.
 pub const SERVER: &str = "203.0.113.1";
@@ -72,14 +72,24 @@ impl TwoLinks {
         self.visit("timeout 1 cat")
     }
 
+    /// Starts to visit `id1` at the server, and returns the visitor, whose output is what has come.
+    pub fn visitor(&self) -> Child {
+        let mut visitor = self.visit_by("cat");
+        visitor.stdout(Stdio::piped()).spawn().expect("run ip")
+    }
+
     fn visit(&self, reader: &str) -> Vec<u8> {
+        self.visit_by(reader).output().expect("run ip").stdout
+    }
+
+    fn visit_by(&self, reader: &str) -> Command {
         let ask = format!(
             "exec 3<>/dev/tcp/127.0.0.1/8080; printf 'GET / HTTP/1.0\\r\\nHost: id1.a\\r\\n\\r\\n' >&3; \
              {reader} <&3"
         );
         let mut visitor = Command::new("ip");
         visitor.args(["netns", "exec", &self.place("server"), "bash", "-c", &ask]);
-        visitor.output().expect("run ip").stdout
+        visitor
     }
 }
 

@@ -4,7 +4,9 @@ use crate::common::eventually;
 use crate::common::gt::Gt;
 use crate::common::links::{TwoLinks, SERVER};
 use crate::common::nat::missing;
+use crate::common::samples::Random;
 use crate::common::scratch::Scratch;
+use std::io::Read;
 
 /// How the second link dies, and how it comes back.
 const DEATHS: [(&str, &str); 2] = [
@@ -78,6 +80,84 @@ fn a_link_that_dies_costs_what_ran_on_it_only_and_new_tunnels_avoid_it() {
                 links.is_served().then_some(())
             });
         }
+    }
+}
+
+/// Starts a server for QUIC, and a client with this service that spreads its tunnels over `sources`.
+fn quic_over(links: &TwoLinks, sources: [&str; 2], folder: &Scratch, more: &str) -> (Gt, Gt) {
+    let line = "server -addr 0.0.0.0:8080 -quicAddr 0.0.0.0:443 -id id1 -secret secret1";
+    let mut server = Gt::within(&links.place("server"), line);
+    server.quic_addr();
+    let line = format!(
+        "client -remote quic://{SERVER} -remoteCertInsecure -remoteBind {} -remoteBind {} -reconnectDelay 200ms \
+         -id id1 -secret secret1 -logLevel debug -user nobody -local file://{} {more}",
+        sources[0],
+        sources[1],
+        folder.path().display()
+    );
+    let client = Gt::within(&links.place("client"), &line);
+    (server, client)
+}
+
+#[test]
+fn tunnels_over_quic_are_spread_over_the_links() {
+    if let Some(why) = missing() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    let folder = Scratch::new();
+    folder.file("index.html", "here");
+    for sources in [["wan", "wanb"], ["10.1.0.2", "10.2.0.2"]] {
+        let links = TwoLinks::new();
+        let more = "-remoteIdleConnections 2 -remoteConnections 2";
+        let (server, mut client) = quic_over(&links, sources, &folder, more);
+        client.wait_for_tunnels(2);
+        for (source, address) in sources.iter().zip(["10.1.0.2", "10.2.0.2"]) {
+            let used = format!("connected to quic://{SERVER}:443 from {source} ");
+            assert_eq!(client.lines_with(&used).len(), 1, "{source}");
+            let opened = server.opened();
+            assert!(
+                opened.iter().any(|line| line.contains(address)),
+                "{opened:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn over_quic_a_link_that_dies_costs_no_connection() {
+    if let Some(why) = missing() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    // More than the buffers on the way hold.
+    const LENGTH: usize = 40 * 1024 * 1024;
+    let folder = Scratch::new();
+    let page = Random::new(3).bytes(LENGTH);
+    folder.file("index.html", &page);
+    let cases = [
+        (["wanb", "wan"], DEATHS[0].0),
+        (["wanb", "wan"], DEATHS[1].0),
+        (["10.2.0.2", "10.1.0.2"], DEATHS[0].0),
+    ];
+    for (sources, dies) in cases {
+        let links = TwoLinks::new();
+        let (server, mut client) = quic_over(&links, sources, &folder, "");
+        client.wait_for_tunnel();
+        let mut visitor = links.visitor();
+        let mut stream = visitor.stdout.take().expect("its output");
+        let mut got = vec![0; 100_000];
+        stream.read_exact(&mut got).expect("the beginning");
+        links.shell(dies);
+        client.wait_for(&format!(" of {}", sources[1]));
+        stream.read_to_end(&mut got).expect("the rest");
+        visitor.wait().expect("the end of the visitor");
+        assert!(got.ends_with(&page), "{sources:?} {dies}");
+        let tunnels = (
+            client.lines_with("tunnel closed").len(),
+            server.opened().len(),
+        );
+        assert_eq!(tunnels, (0, 1), "{sources:?} {dies}");
     }
 }
 

@@ -4,8 +4,9 @@
 use crate::net::clock;
 use crate::sync::Mutex;
 use std::fmt;
+#[cfg(feature = "quic")]
+use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,7 @@ impl fmt::Display for LinkSource {
 }
 
 /// The links of this machine; empty if the system chooses.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Links(Vec<Arc<Link>>);
 
 /// A link, with its connections and its last failure.
@@ -83,63 +84,150 @@ impl Link {
     }
 }
 
-/// The use of a link by one connection; empty if the system has chosen the link.
+/// The use of a link by one connection; empty if the system has chosen the link. Copies are one use: a connection may
+/// move to another link.
+#[derive(Clone, Default)]
+pub struct LinkUse(Arc<UsedLink>);
+
 #[derive(Default)]
-pub struct LinkUse {
+struct UsedLink(Mutex<UseState>);
+
+#[derive(Default)]
+struct UseState {
     link: Option<Arc<Link>>,
-    is_over: AtomicBool,
+    /// Whether the connection carries nothing any more.
+    is_over: bool,
+}
+
+impl UseState {
+    /// Changes the number of connections of the link, as far as this one counts.
+    fn count(&self, change: impl Fn(usize, usize) -> usize) {
+        if let (Some(link), false) = (&self.link, self.is_over) {
+            let mut state = link.state.lock();
+            state.uses = change(state.uses, 1);
+        }
+    }
 }
 
 impl LinkUse {
     fn of(link: &Arc<Link>) -> Self {
-        let mut state = link.state.lock();
-        state.uses = state.uses.saturating_add(1);
-        drop(state);
-        Self {
-            link: Some(link.clone()),
-            is_over: AtomicBool::new(false),
-        }
+        let this = Self::default();
+        this.move_to(link);
+        this
+    }
+
+    fn link(&self) -> Option<Arc<Link>> {
+        self.0 .0.lock().link.clone()
+    }
+
+    /// Notes that the connection uses this link from now on.
+    fn move_to(&self, link: &Arc<Link>) {
+        let mut state = self.0 .0.lock();
+        state.count(usize::saturating_sub);
+        state.link = Some(link.clone());
+        state.count(usize::saturating_add);
     }
 
     /// Notes that the connection has failed: new ones begin over other links.
     pub fn note_failure(&self) {
-        if let Some(link) = &self.link {
+        if let Some(link) = self.link() {
             link.note_failure();
         }
     }
 
     /// Notes that the connection carries nothing any more.
     pub fn end(&self) {
-        if let Some(link) = &self.link {
-            if !self.is_over.swap(true, Ordering::Relaxed) {
-                let mut state = link.state.lock();
-                state.uses = state.uses.saturating_sub(1);
-            }
-        }
+        let mut state = self.0 .0.lock();
+        state.count(usize::saturating_sub);
+        state.is_over = true;
     }
 
     /// Whether both are of the same link.
     pub fn is_same(&self, other: &LinkUse) -> bool {
-        match (&self.link, &other.link) {
-            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        match (self.link(), other.link()) {
+            (Some(one), Some(other)) => Arc::ptr_eq(&one, &other),
             (one, other) => one.is_none() && other.is_none(),
         }
     }
 }
 
-impl Drop for LinkUse {
+impl Drop for UsedLink {
     fn drop(&mut self) {
-        self.end();
+        self.0.lock().count(usize::saturating_sub);
     }
 }
 
 impl fmt::Display for LinkUse {
     /// Writes ` from ` and the link, or nothing.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.link {
+        match self.link() {
             Some(link) => write!(f, " from {}", link.source),
             None => Ok(()),
         }
+    }
+}
+
+/// The link of a connection that can move to others.
+#[derive(Default)]
+pub struct LinkPath {
+    links: Links,
+    link: LinkUse,
+}
+
+impl LinkPath {
+    /// Returns the use of the link, which follows the connection.
+    pub fn link(&self) -> &LinkUse {
+        &self.link
+    }
+
+    /// Returns where the connection starts; `None` if the system chooses.
+    pub fn source(&self) -> Option<LinkSource> {
+        Some(self.link.link()?.source.clone())
+    }
+
+    /// Notes that the link leads to the server.
+    #[cfg(feature = "quic")]
+    pub fn note_success(&self) {
+        if let Some(link) = self.link.link() {
+            link.note_success();
+        }
+    }
+
+    /// Moves the connection to another socket for packets to `peer`, which `open` opens, over the first link where that
+    /// works. If the link of now is `silent`, it has failed and comes last; otherwise it comes first.
+    #[cfg(feature = "quic")]
+    pub fn change<T>(
+        &self,
+        peer: SocketAddr,
+        silent: bool,
+        open: impl Fn(Option<&LinkSource>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let Some(now) = self.link.link() else {
+            return open(None);
+        };
+        if silent && self.links.has_choice() {
+            now.note_failure();
+        }
+        let mut order = self.links.0.clone();
+        order.sort_by_cached_key(|link| {
+            let is_now = Arc::ptr_eq(link, &now);
+            (is_now == silent, link.is_failing(), link.uses())
+        });
+        let fitting = order.iter().filter(|link| link.source.leads_to(&peer));
+        let mut last = None;
+        for link in fitting {
+            match open(Some(&link.source)) {
+                Ok(opened) => {
+                    self.link.move_to(link);
+                    return Ok(opened);
+                }
+                Err(e) => {
+                    let text = format!("from {}: {e}", link.source);
+                    last = Some(io::Error::new(e.kind(), text));
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
     }
 }
 
@@ -160,7 +248,7 @@ impl LinkRoute {
 /// The routes of one connection in the order in which they are tried. The first link counts as used.
 pub struct LinkRoutes {
     list: Vec<LinkRoute>,
-    first: LinkUse,
+    _first: LinkUse,
 }
 
 impl Links {
@@ -212,14 +300,22 @@ impl Links {
         let first = list.first().map(|route| LinkUse::of(&route.link));
         LinkRoutes {
             list,
-            first: first.unwrap_or_default(),
+            _first: first.unwrap_or_default(),
+        }
+    }
+
+    /// Returns the path of a connection over a route.
+    pub fn path(&self, route: &LinkRoute) -> LinkPath {
+        LinkPath {
+            links: self.clone(),
+            link: LinkUse::of(&route.link),
         }
     }
 
     /// Whether a connection over `link` would better be over another one, which works and has at least two
     /// fewer.
     pub fn is_uneven(&self, link: &LinkUse) -> bool {
-        let Some(uses) = link.link.as_ref().map(|link| link.uses()) else {
+        let Some(uses) = link.link().map(|link| link.uses()) else {
             return false;
         };
         self.0
@@ -234,19 +330,16 @@ impl LinkRoutes {
         &self.list
     }
 
-    /// Notes that the route at this place has led to the server first, and returns the use of its link. The
-    /// links over which the same address was tried before are passed over for a while.
-    pub fn settle(self, at: usize) -> LinkUse {
+    /// Notes that the route at this place has led to the server first. The links over which the same address was tried
+    /// before are passed over for a while.
+    pub fn settle(self, at: usize) {
         let Some(winner) = self.list.get(at) else {
-            return LinkUse::default();
+            return;
         };
         let before = self.list.iter().take(at);
         let same = before.filter(|route| route.addr == winner.addr);
         same.for_each(|route| route.link.note_failure());
         winner.link.note_success();
-        let link = LinkUse::of(&winner.link);
-        drop(self.first);
-        link
     }
 }
 
@@ -267,6 +360,13 @@ mod tests {
             .collect()
     }
 
+    /// Takes the route at this place, as a connection that is open does.
+    fn take(links: &Links, routes: LinkRoutes, at: usize) -> LinkUse {
+        let link = links.path(&routes.list()[at]).link().clone();
+        routes.settle(at);
+        link
+    }
+
     fn shown(routes: &LinkRoutes) -> String {
         let each = |route: &LinkRoute| format!("{}{}", route.source(), route.addr.ip());
         routes
@@ -285,7 +385,7 @@ mod tests {
         assert_eq!(shown(&one), "a1 b1 a2 b2");
         let other = links.routes(&addresses(1), 16);
         assert_eq!(shown(&other), "b1 a1");
-        let (one, other) = (one.settle(0), other.settle(0));
+        let (one, other) = (take(&links, one, 0), take(&links, other, 0));
         assert_eq!(format!("x{one}{other}"), "x from a from b");
         drop(one);
         assert_eq!(shown(&links.routes(&addresses(1), 16)), "a1 b1");
@@ -295,14 +395,14 @@ mod tests {
     fn a_link_that_has_failed_comes_last_until_it_works() {
         let links = two();
         // The second link has led to the first address, the first one has not.
-        let tunnel = links.routes(&addresses(1), 16).settle(1);
+        let tunnel = take(&links, links.routes(&addresses(1), 16), 1);
         assert_eq!(shown(&links.routes(&addresses(1), 16)), "b1 a1");
-        let more = links.routes(&addresses(1), 16).settle(0);
+        let more = take(&links, links.routes(&addresses(1), 16), 0);
         // By this nothing is known of the other link.
-        drop(links.routes(&addresses(2), 16).settle(2));
+        links.routes(&addresses(2), 16).settle(2);
         assert_eq!(shown(&links.routes(&addresses(1), 16)), "b1 a1");
         assert!(!links.is_uneven(&tunnel));
-        let recovered = links.routes(&addresses(1), 16).settle(1);
+        let recovered = take(&links, links.routes(&addresses(1), 16), 1);
         drop((recovered, more));
         assert_eq!(shown(&links.routes(&addresses(1), 16)), "a1 b1");
         tunnel.note_failure();
@@ -322,6 +422,35 @@ mod tests {
         LinkUse::of(&links.0[1]).note_failure();
         assert!(!links.is_uneven(&a));
         assert!(!links.is_uneven(&LinkUse::default()));
+    }
+
+    #[cfg(feature = "quic")]
+    #[test]
+    fn a_connection_moves_to_another_link_when_its_own_is_silent_and_stays_otherwise() {
+        let links = two();
+        let path = links.path(&links.routes(&addresses(1), 16).list()[0]);
+        let (peer, link) = (addresses(1)[0], path.link().clone());
+        let change = |silent, refused: &str| {
+            path.change(peer, silent, |source| match source {
+                Some(source) if source.to_string() != refused => Ok(source.to_string()),
+                _ => Err(io::ErrorKind::AddrNotAvailable.into()),
+            })
+        };
+        assert_eq!(change(false, "").unwrap(), "a");
+        assert_eq!(change(true, "").unwrap(), "b");
+        assert_eq!(link.to_string(), " from b");
+        assert_eq!((links.0[0].uses(), links.0[1].uses()), (0, 1));
+        assert!(links.0[0].is_failing());
+        // The first one has failed, too, but the second one is silent now.
+        assert_eq!(change(true, "").unwrap(), "a");
+        path.note_success();
+        // Without the interface, its connection goes elsewhere.
+        assert_eq!(change(false, "a").unwrap(), "b");
+        assert_eq!(change(true, "a").unwrap(), "b");
+        drop(path);
+        assert_eq!(links.0[1].uses(), 1);
+        link.end();
+        assert_eq!(links.0[1].uses(), 0);
     }
 
     #[test]

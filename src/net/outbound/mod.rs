@@ -8,11 +8,16 @@ mod links;
 mod proxy;
 mod socks;
 
+#[cfg(all(feature = "quic", not(feature = "sim")))]
+pub use crate::net::kernel::bind_to;
 #[cfg(any(test, fuzzing))]
 pub(crate) use answer::ProxyAnswer;
 #[cfg(any(test, fuzzing))]
 pub(crate) use http_connect::parse as parse_connect_answer;
-pub use links::{LinkSource, LinkUse, Links};
+#[cfg(all(feature = "quic", not(feature = "sim")))]
+pub use links::LinkPath;
+use links::Links;
+pub use links::{LinkSource, LinkUse};
 pub use proxy::{ProxyLogin, ProxyProtocol, ProxyServer};
 #[cfg(any(test, fuzzing))]
 pub(crate) use socks::{parse as parse_socks_answer, SocksStep};
@@ -79,6 +84,21 @@ impl Dialer {
             Ok(()) => Ok((socket, link)),
             Err(e) => Err(near(e)),
         }
+    }
+}
+
+#[cfg(all(feature = "quic", not(feature = "sim")))]
+impl Dialer {
+    /// Connects to `host` by `attempt`, without a proxy, within `timeout`. An attempt gets an address, and the link that it
+    /// starts at.
+    pub async fn dial_by<T, F: std::future::Future<Output = io::Result<T>>>(
+        &self,
+        host: &str,
+        port: u16,
+        timeout: Duration,
+        attempt: impl Fn(std::net::SocketAddr, LinkPath) -> F,
+    ) -> io::Result<T> {
+        dial::over_by(&self.links, host, port, timeout, attempt).await
     }
 }
 

@@ -12,6 +12,8 @@ use super::socket::{OutgoingDatagrams, QuicSocket};
 #[cfg(feature = "client")]
 use super::source::SourceChanges;
 use crate::collections::HashMap;
+#[cfg(feature = "client")]
+use crate::net::outbound::{LinkPath, LinkSource};
 #[cfg(feature = "server")]
 use crate::net::runtime::costly_step;
 use crate::net::{self, clock, Shutdown, TaskGuard, Timer};
@@ -26,6 +28,8 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+#[cfg(feature = "client")]
+use std::sync::OnceLock;
 #[cfg(feature = "server")]
 use std::sync::{
     atomic::{AtomicBool, Ordering},
@@ -64,6 +68,9 @@ pub struct EndpointShared {
     /// Ends the task that keeps this endpoint for the packets of another process.
     #[cfg(feature = "server")]
     let_go: Shutdown,
+    /// The link of this machine that a client's connection is over.
+    #[cfg(feature = "client")]
+    path: OnceLock<LinkPath>,
 }
 
 /// The state of an endpoint.
@@ -118,6 +125,8 @@ impl EndpointShared {
             moved: Mutex::default(),
             #[cfg(feature = "server")]
             let_go: Shutdown::default(),
+            #[cfg(feature = "client")]
+            path: OnceLock::new(),
         });
         net::spawn(shared.receiver());
         shared
@@ -246,10 +255,11 @@ impl EndpointShared {
     pub fn connect(
         self: &Arc<Self>,
         config: quinn_proto::ClientConfig,
-        to: SocketAddr,
+        (to, path): (SocketAddr, LinkPath),
         name: &str,
         guard: TaskGuard,
     ) -> Result<Connection, quinn_proto::ConnectError> {
+        let path = self.path.get_or_init(|| path);
         let now = clock::now();
         let mut state = self.lock();
         let (handle, proto) = state.proto.connect(now, config, to, name)?;
@@ -263,7 +273,7 @@ impl EndpointShared {
         state.connections.insert(handle.0, shared.clone());
         drop(state);
         net::spawn(Driver::new(shared.clone(), guard, None));
-        net::spawn(self.follow(&shared, to));
+        net::spawn(self.follow(&shared, to, path.source()));
         Ok(Connection::new(shared))
     }
 
@@ -273,17 +283,22 @@ impl EndpointShared {
         &self,
         connection: &Arc<ConnectionShared>,
         to: SocketAddr,
+        link: Option<LinkSource>,
     ) -> impl std::future::Future<Output = ()> {
         let (stop, connection) = (self.stop.clone(), Arc::downgrade(connection));
         async move {
-            let mut changes = SourceChanges::new(to);
+            let mut changes = SourceChanges::new(to, link);
+            let link = || connection.upgrade()?.endpoint.path.get()?.source();
             let following = async {
                 loop {
-                    let from = changes.next().await;
+                    let from = changes.next(link).await;
                     let Some(connection) = connection.upgrade() else {
                         return;
                     };
-                    log::debug!("packets to {to} leave from {from} now");
+                    match from {
+                        Some(from) => log::debug!("packets to {to} leave from {from} now"),
+                        None => log::debug!("the link of the connection to {to} leads nowhere now"),
+                    }
                     connection.move_away();
                 }
             };
@@ -291,15 +306,27 @@ impl EndpointShared {
         }
     }
 
-    /// Replaces the socket by a new one, for packets to `peer`.
+    /// Replaces the socket by a new one, for packets to `peer`: over another link, if there is one and this one is
+    /// `silent` or does not lead there.
     #[cfg(feature = "client")]
-    pub fn change_socket(self: &Arc<Self>, peer: SocketAddr) -> std::io::Result<()> {
-        let socket = Arc::new(QuicSocket::for_peer(peer)?);
+    pub fn change_socket(self: &Arc<Self>, peer: SocketAddr, silent: bool) -> std::io::Result<()> {
+        let open = |link: Option<&LinkSource>| QuicSocket::for_peer(peer, link);
+        let socket = match self.path.get() {
+            Some(path) => path.change(peer, silent, open)?,
+            None => open(None)?,
+        };
+        let socket = Arc::new(socket);
         let before = std::mem::replace(&mut *self.socket.lock(), socket);
         std::mem::take(&mut *self.moved.lock()).trigger();
         net::spawn(self.receiver());
         drop(before);
         Ok(())
+    }
+
+    /// Returns the link that a client's connection is over.
+    #[cfg(feature = "client")]
+    pub fn path(&self) -> Option<&LinkPath> {
+        self.path.get()
     }
 
     /// Removes a connection that has ended.

@@ -20,6 +20,8 @@ pub struct Mover {
     is_client: bool,
     /// The watch on the path; `None` until the handshake is complete.
     watch: Option<PathWatch>,
+    /// When the connection has moved, if the server has not answered since.
+    moved: Option<Instant>,
 }
 
 impl Mover {
@@ -28,6 +30,7 @@ impl Mover {
         Self {
             is_client,
             watch: None,
+            moved: None,
         }
     }
 
@@ -47,16 +50,26 @@ impl Mover {
         if verdict == PathVerdict::Ask {
             state.proto.ping();
         }
+        if self.moved.is_some_and(|moved| state.heard > moved) {
+            self.moved = None;
+            if let Some(path) = shared.endpoint.path() {
+                path.note_success();
+            }
+        }
         let mut speaks = verdict != PathVerdict::Fine;
-        if std::mem::take(&mut state.is_to_move) || verdict == PathVerdict::Move {
+        let is_silent = verdict == PathVerdict::Move;
+        if std::mem::take(&mut state.is_to_move) || is_silent {
             speaks = true;
             let peer = state.proto.remote_address();
-            match shared.endpoint.change_socket(peer) {
+            match shared.endpoint.change_socket(peer, is_silent) {
                 Ok(()) => {
+                    let link = shared.endpoint.path().and_then(|path| path.source());
+                    let link = link.map_or(String::new(), |link| format!(" of {link}"));
                     log::info!(
-                        "the connection to {peer} goes on from UDP port {}",
+                        "the connection to {peer} goes on from UDP port {}{link}",
                         shared.endpoint.socket().addr().port()
                     );
+                    self.moved = Some(now);
                     state.proto.local_address_changed();
                 }
                 Err(e) => log::warn!("the connection to {peer} cannot move: {e}"),

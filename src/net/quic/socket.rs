@@ -2,6 +2,8 @@
 //! kernel can (udp(7), `UDP_GRO` and `UDP_SEGMENT`).
 
 use crate::net::listen::bind_first;
+#[cfg(feature = "client")]
+use crate::net::outbound::{bind_to, LinkSource};
 use crate::net::{with_read_buf, Interest, PollSource, Readiness};
 use crate::sync::Mutex;
 use nix::errno::Errno;
@@ -81,14 +83,26 @@ impl QuicSocket {
         bind_first(host, port, Self::bind_to)
     }
 
-    /// Binds to a free port, for a peer with such an address.
+    /// Binds to a free port, for a peer with such an address, and to this link. Fails if the link does not lead there.
     #[cfg(feature = "client")]
-    pub fn for_peer(peer: SocketAddr) -> io::Result<Self> {
+    pub fn for_peer(peer: SocketAddr, link: Option<&LinkSource>) -> io::Result<Self> {
         let any: IpAddr = match peer {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        Self::bind_to(SocketAddr::new(any, 0))
+        let any = SocketAddr::new(any, 0);
+        let Some(link) = link else {
+            return Self::bind_to(any);
+        };
+        super::source::source(peer, Some(link))?;
+        let socket = RawSocket::new(Domain::for_address(peer), Type::DGRAM, Some(Protocol::UDP))?;
+        bind_to(&socket, link)?;
+        let bound = socket.local_addr()?.as_socket();
+        // An interface is not an address.
+        if bound.is_none_or(|addr| addr.port() == 0) {
+            socket.bind(&any.into())?;
+        }
+        Self::new(socket.into())
     }
 
     fn bind_to(addr: SocketAddr) -> io::Result<Self> {
@@ -399,7 +413,7 @@ mod tests {
     fn datagrams_of_one_call_arrive_one_by_one_and_are_answered_from_their_address() {
         async_std::task::block_on(async {
             let here = QuicSocket::bind(None, 0).unwrap();
-            let there = QuicSocket::for_peer("127.0.0.1:1".parse().unwrap()).unwrap();
+            let there = QuicSocket::for_peer("127.0.0.1:1".parse().unwrap(), None).unwrap();
             let out = OutgoingDatagrams {
                 to: ([127, 0, 0, 2], here.addr().port()).into(),
                 from: None,

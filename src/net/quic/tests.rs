@@ -2,7 +2,7 @@ use super::connect;
 use super::setup::{ClientSetup, ServerSetup};
 use super::{Endpoint, QuicSocket, QuicStream};
 use crate::net::tls::{Connector, QuicIdentity, ServerIdentity, ServerTrust};
-use crate::net::{timeout, Conn, Timer, WaitGroup};
+use crate::net::{timeout, Conn, Dialer, Timer, WaitGroup};
 use async_std::task::block_on;
 use futures_lite::future;
 use std::future::poll_fn;
@@ -41,14 +41,10 @@ impl Ends {
         let setup = setup.with_datagrams();
         let connections = self.connections.clone();
         let guard = move || connections.begin();
-        connect(
-            "127.0.0.1",
-            self.addr().port(),
-            &setup,
-            guard,
-            CONNECT_TIMEOUT,
-        )
-        .await
+        let dialer = Dialer::default();
+        let to = (&dialer, "127.0.0.1", self.addr().port());
+        let (conn, _) = connect(to, &setup, guard, CONNECT_TIMEOUT).await?;
+        Ok(conn)
     }
 
     async fn accept(&self) -> io::Result<QuicStream> {
