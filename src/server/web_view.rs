@@ -360,3 +360,93 @@ impl RoleView for ServerView {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth_lockout::AuthLockout;
+    use crate::net::{Conn, Socket};
+    use crate::server::registry::Login;
+    use crate::server::settings::Settings;
+    use crate::tunnel::{PeerRole, Policy, Tunnel};
+    use crate::wire::hello::ServiceSpec;
+    use crate::wire::Version;
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    const CLIENTS: usize = 10_000;
+
+    fn state() -> Arc<ServerState> {
+        let lockout = AuthLockout::new(0, Duration::ZERO);
+        let state = ServerState::new(Settings::without_users(), Arc::default(), lockout);
+        let state = Arc::new(state.unwrap());
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = target.local_addr().unwrap();
+        let socket = TcpStream::connect(addr).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let conn = Conn::from(Socket::new(socket, false).unwrap());
+        let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
+        let (tunnel, _inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
+        let limits = Limits::of_one_prefix();
+        for n in 0..CLIENTS {
+            let spec = ServiceSpec::Host {
+                tls: false,
+                prefix: None,
+            };
+            let id = format!("id{n:05}");
+            let settings = state.settings.get();
+            let login = Login::of_user(&id, &limits, &settings);
+            assert!(state
+                .registry
+                .register(&login, vec![Some(spec)], &tunnel)
+                .is_ok());
+        }
+        state
+    }
+
+    fn options(search: &str, sort: fn(&ClientStats, &ClientStats) -> Ordering) -> ListOptions {
+        ListOptions {
+            search: search.to_owned(),
+            sort,
+            is_descending: true,
+            offset: 0,
+            limit: 50,
+        }
+    }
+
+    #[test]
+    fn ten_thousand_clients_are_listed_searched_and_sorted_and_the_lock_is_let_go_between() {
+        let state = state();
+        let by_id: fn(&ClientStats, &ClientStats) -> Ordering = |a, b| a.id.cmp(&b.id);
+        let listed = list(&state, &options("", by_id));
+        assert_eq!(
+            (&listed["all"], &listed["found"]),
+            (&json!(CLIENTS), &json!(CLIENTS))
+        );
+        assert_eq!(listed["clients"][0]["id"], "id09999");
+        assert_eq!(listed["clients"][49]["prefixes"], json!(["id09950"]));
+        let found = list(&state, &options("d0123", by_id));
+        assert_eq!(found["found"], 10);
+        let detail = detail(&state, "id00007").unwrap();
+        assert_eq!(detail["client"]["prefixes"], json!(["id00007"]));
+        assert!(super::detail(&state, "none").is_none());
+    }
+
+    /// Prints the time of the thread: `cargo test --release --lib -- --ignored --nocapture time_of_the_thread`.
+    #[test]
+    #[ignore]
+    fn time_of_the_thread_for_ten_thousand_clients() {
+        let state = state();
+        let by_bytes: fn(&ClientStats, &ClientStats) -> Ordering =
+            |a, b| a.totals.traffic.bytes().cmp(&b.totals.traffic.bytes());
+        for search in ["", "d0123", "no such client"] {
+            let now = || {
+                let stat = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+                stat.split(' ').next().unwrap().parse::<u64>().unwrap() / 1000
+            };
+            let begun = now();
+            list(&state, &options(search, by_bytes));
+            println!("{search:?}: {} us", now() - begun);
+        }
+    }
+}

@@ -87,9 +87,10 @@ impl Answer {
             HeadError::UnknownMethod => (405, "The API has no such method."),
             HeadError::NoLength => (411, "The body needs a Content-Length."),
         };
-        Self {
-            closes: true,
-            ..Self::error(status, why)
+        let answer = Self::error(status, why).closing();
+        match wrong {
+            HeadError::UnknownMethod => answer.with("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE"),
+            _ => answer,
         }
     }
 

@@ -78,6 +78,14 @@ impl Chromium {
         self.command("goog/cdp/execute", &command);
     }
 
+    /// Sets whether pages are to be dark.
+    pub fn set_dark(&self, dark: bool) {
+        let scheme = if dark { "dark" } else { "light" };
+        let params = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        let command = json!({"cmd": "Emulation.setEmulatedMedia", "params": params});
+        self.command("goog/cdp/execute", &command);
+    }
+
     /// Returns a picture of the whole page as PNG.
     pub fn screenshot(&self) -> Vec<u8> {
         let params = json!({"format": "png", "captureBeyondViewport": true});

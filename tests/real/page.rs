@@ -134,7 +134,10 @@ impl Page {
             let file = folder().join(format!("{name}-{width}.png"));
             std::fs::write(&file, self.chromium.screenshot()).expect("write a picture");
             // A scroll bar takes some of the width.
-            assert!(wide.as_u64() <= Some(width.into()), "{name} is wider than the screen: {wide}");
+            assert!(
+                wide.as_u64() <= Some(width.into()),
+                "{name} is wider than the screen: {wide}"
+            );
         }
         self.chromium.set_screen(1280, 800);
     }
@@ -369,7 +372,8 @@ fn the_page_is_small_speaks_chinese_and_needs_no_mouse() {
          await $('.sentence', '已通过 TCP 连接到');",
         json!([]),
     );
-    page.picture("chinese");
+    page.chromium.set_dark(true);
+    page.picture("chinese-dark");
     // Everything that can be used has a name, and can be reached.
     for hash in [
         "#/",

@@ -797,6 +797,9 @@ function navigation() {
   pages.forEach(function (it) {
     add(nav, h("a", { href: "#/" + it[0], "aria-current": it[0] === here && "page" }, t(it[1])));
   });
+  // On a narrow screen only some of them are seen.
+  var current = nav.querySelector("[aria-current]");
+  if (current) nav.scrollLeft = current.offsetLeft - nav.offsetLeft - 40;
 }
 
 function go() {
