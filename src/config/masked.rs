@@ -7,7 +7,7 @@
 use super::file::Document;
 use super::foreign::Content;
 use super::secret::redact;
-use super::summary::SECRETS;
+use super::summary::is_secret_key;
 use super::yaml::{Node, NodeKind};
 use super::ConfigError;
 use std::ops::Range;
@@ -67,8 +67,8 @@ pub fn unmask(
             path,
             &text,
             at,
-            "A hidden value stands where none can be: only values of secret, groupKey, password and sentryDSN, \
-             and addresses with a password in them, are hidden.",
+            "A hidden value stands where none can be: only values of secrets, passwords and keys, and addresses with a \
+             password in them, are hidden.",
         )),
     }
 }
@@ -153,7 +153,7 @@ fn collect<'t>(node: &'t Node, is_secret: bool, masked: bool, found: &mut Vec<&'
             for (key, node) in entries {
                 // A user may have the name of an option.
                 let is_section = matches!(node.kind, NodeKind::Map(_));
-                let is_key = SECRETS.contains(&key.as_str()) && !is_section;
+                let is_key = is_secret_key(key) && !is_section;
                 collect(node, is_secret || is_key, masked, found);
             }
         }

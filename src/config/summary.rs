@@ -10,7 +10,7 @@ use super::yaml::{Node, NodeKind};
 /// The text that replaces a secret.
 const MASK: &str = "******";
 /// Options whose values are secrets.
-pub(super) const SECRETS: [&str; 7] = [
+const SECRETS: [&str; 7] = [
     "groupKey",
     "password",
     "private",
@@ -42,6 +42,12 @@ const MAX_LINE: usize = 16 * 1024;
 /// Whether the option's value is a secret.
 pub fn is_secret(name: &OptionName) -> bool {
     SECRETS.contains(&name.camel)
+}
+
+/// Whether the values of this key of a file are secrets.
+#[cfg(feature = "web")]
+pub fn is_secret_key(key: &str) -> bool {
+    SECRETS.contains(&key)
 }
 
 /// A flag as it was written: name and value.

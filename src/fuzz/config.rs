@@ -80,7 +80,9 @@ pub fn flags(data: &[u8]) {
         Ok(Command::Print(text)) => assert!(text.len() < usual),
         Ok(Command::Signal(_) | Command::Import(_)) => {}
         #[cfg(feature = "client")]
-        Ok(Command::Bans(_) | Command::Status | Command::Keygen(_)) => {}
+        Ok(Command::Bans(_) | Command::Keygen(_)) => {}
+        #[cfg(any(feature = "client", feature = "web"))]
+        Ok(Command::Status { .. }) => {}
         #[cfg(feature = "p2p")]
         Ok(Command::SharedKey) => {}
         #[cfg(feature = "password")]

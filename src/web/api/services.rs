@@ -3,6 +3,7 @@
 use super::config::{change, file_of};
 use super::{Call, Route};
 use crate::config::edit::{self, Changes, Entries};
+use crate::config::summary::is_secret_key;
 use crate::config::yaml::{Node, NodeKind};
 use crate::config::RoleName;
 use crate::net::blocking;
@@ -15,8 +16,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 const SERVICES: Entries<'_> = Entries::ListOf("services");
-/// Keys whose values are not shown.
-const SECRETS: [&str; 2] = ["password", "groupKey"];
 
 /// Answers a call about services.
 pub async fn answer(site: &Arc<Site>, route: Route, call: Call) -> Answer {
@@ -136,7 +135,7 @@ pub fn shown(node: &Node) -> Value {
         NodeKind::List(nodes) => nodes.iter().map(shown).collect(),
         NodeKind::Map(entries) => {
             let entries = entries.iter().map(|(key, node)| {
-                let is_secret = SECRETS.contains(&key.as_str());
+                let is_secret = is_secret_key(key) && !matches!(node.kind, NodeKind::Map(_));
                 let value = if is_secret { hidden(node) } else { shown(node) };
                 (key.clone(), value)
             });

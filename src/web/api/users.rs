@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The keys of a user that a call may change.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "secret",
     "disabled",
     "speed",
@@ -30,6 +30,7 @@ const KEYS: [&str; 13] = [
     "from",
     "publicKey",
     "secretFile",
+    "clientCA",
 ];
 
 /// The value of `secret` in a call for one that gt makes.
