@@ -13,7 +13,7 @@ import itertools
 import os
 import re
 import shutil
-import socket
+import signal
 import subprocess
 import sys
 import tempfile
@@ -281,6 +281,8 @@ def main():
     parser.add_argument("--tries", type=int, default=5)
     parser.add_argument("--pairs", help="like port:random,hairpin; all by default")
     args = parser.parse_args()
+    # Namespaces are removed on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     if args.pairs:
         pairs = [HAIRPIN if pair == HAIRPIN else tuple(pair.split(":")) for pair in args.pairs.split(",")]
     else:

@@ -21,6 +21,7 @@ pub mod forwarder;
 pub mod gt;
 pub mod haproxy;
 pub mod hello;
+pub mod internet6;
 pub mod links;
 pub mod machine;
 pub mod miniupnpd;

@@ -22,6 +22,8 @@ mod migration;
 mod nat;
 #[cfg(all(feature = "server", feature = "client"))]
 mod outages;
+#[cfg(feature = "p2p")]
+mod paths;
 #[cfg(feature = "portmap")]
 mod portmap;
 #[cfg(all(feature = "server", feature = "client"))]

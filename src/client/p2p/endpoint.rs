@@ -62,12 +62,22 @@ struct EndpointState {
     last: Option<(SocketAddr, PeerHandle)>,
     /// Questions sent to STUN servers by transaction, and their answers.
     questions: HashMap<[u8; 12], Option<SocketAddr>>,
-    /// The last answer of each STUN server, and when it came.
-    reflexive: HashMap<String, (Instant, SocketAddr)>,
+    /// The last answer of each STUN server.
+    reflexive: HashMap<String, StunAnswer>,
     /// The NAT in front of the socket, as STUN servers have seen it last.
     nat: Option<NatAddress>,
     /// Addresses that only another socket than the endpoint's reaches, and the peers there.
     detours: HashMap<SocketAddr, (Arc<PeerSocket>, PeerHandle)>,
+}
+
+/// The answer of a STUN server.
+struct StunAnswer {
+    /// When it came.
+    since: Instant,
+    /// The address of this socket as the server sees it.
+    addr: SocketAddr,
+    /// The addresses of this machine at that time. With others, the public one is another, too.
+    hosts: Vec<SocketAddr>,
 }
 
 impl Endpoint {
@@ -296,9 +306,10 @@ impl Endpoint {
 
     /// Returns the address of this socket as `server` sees it; `None` without an answer.
     pub async fn reflexive(&self, server: &str) -> Option<SocketAddr> {
-        if let Some((since, addr)) = self.lock().reflexive.get(server) {
-            if clock::since(*since) < STUN_ANSWER_LIFETIME {
-                return Some(*addr);
+        let hosts = self.hosts();
+        if let Some(answer) = self.lock().reflexive.get(server) {
+            if clock::since(answer.since) < STUN_ANSWER_LIFETIME && answer.hosts == hosts {
+                return Some(answer.addr);
             }
         }
         let to = resolve(server).await?;
@@ -306,8 +317,9 @@ impl Endpoint {
         match answer {
             Some(addr) => {
                 let mut inner = self.lock();
-                let answered = (clock::now(), addr);
-                inner.reflexive.insert(server.to_owned(), answered);
+                let since = clock::now();
+                let answer = StunAnswer { since, addr, hosts };
+                inner.reflexive.insert(server.to_owned(), answer);
             }
             None => log::debug!("remoteSTUN {server} does not answer"),
         }
