@@ -104,3 +104,181 @@ fn a_clock_that_is_wrong_is_named_and_the_certificate_stays() {
         server.kill();
     }
 }
+
+#[test]
+fn a_name_that_cannot_be_validated_over_tls_is_validated_over_http_and_the_next_one_at_once() {
+    let certs = certs::make();
+    let pebble = pebble::start(&certs, &[]);
+    let (state, service) = (Scratch::new(), service());
+    // Nothing is at the port for TLS.
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:{} -tlsAddr 127.0.0.1:0 -stateDir {} {} -id id1 -secret secret1 -id id2 -secret secret2",
+        pebble.http_port(),
+        state.path().display(),
+        pebble.flags("example.com"),
+    ));
+    let addr = server.addr();
+    let _one = client_of(addr, service.addr, "");
+    let told = server.wait_for("id1.example.com has no new certificate");
+    assert!(
+        told.contains("could not validate it by tls-alpn-01"),
+        "{told}"
+    );
+    server.wait_for("id1.example.com has a certificate");
+    let mut two = client(&format!(
+        "-remote tcp://{addr} -id id2 -secret secret2 -local http://{}",
+        service.addr
+    ));
+    two.wait_for_tunnel();
+    server.wait_for("id2.example.com has a certificate");
+    assert_eq!(server.lines_with("has no new certificate").len(), 1);
+}
+
+#[test]
+fn a_name_that_cannot_be_validated_at_all_waits_longer_and_the_server_s_certificate_is_shown() {
+    let certs = certs::make();
+    let pebble = pebble::start(&certs, &[]);
+    let (state, service) = (Scratch::new(), service());
+    let mut server = server(&format!(
+        "-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 -stateDir {} {} -id id1 -secret secret1",
+        state.path().display(),
+        pebble.flags("example.com"),
+    ));
+    let _client = client_of(server.addr(), service.addr, "");
+    let told = server.wait_for_lines("id1.example.com has no new certificate", 2);
+    assert!(
+        told[0].ends_with("the next attempt is in 10s"),
+        "{}",
+        told[0]
+    );
+    assert!(told[1].contains("by http-01"), "{}", told[1]);
+    assert!(
+        told[1].ends_with("the next attempt is in 600s"),
+        "{}",
+        told[1]
+    );
+    let issuer = shown(server.tls_addr(), "id1.example.com", "issuer");
+    assert!(issuer.contains("CN = gt"), "{issuer}");
+}
+
+#[test]
+fn own_domains_get_certificates_and_wildcards_none() {
+    let certs = certs::make();
+    let pebble = pebble::start(&certs, &[]);
+    let (state, service) = (Scratch::new(), service());
+    let mut server = certified(&pebble, &state, "-domains *");
+    let addr = server.tls_addr();
+    let more = "-domain shop.example.org -domain *.wild.example.org";
+    let _client = client_of(server.addr(), service.addr, more);
+    server.wait_for("shop.example.org has a certificate");
+    let issuer = |name: &str| shown(addr, name, "issuer");
+    assert!(issuer("shop.example.org").contains("Pebble"));
+    for name in [
+        "a.wild.example.org",
+        "wild.example.org",
+        "other.example.org",
+    ] {
+        let line = curl::curl(&format!("-k {}", curl::url("https", name, addr, "/")));
+        assert_eq!(line.code, 0);
+        assert!(issuer(name).contains("CN = gt"), "{name}");
+    }
+    assert_eq!(pebble.requests("POST /order-plz"), 1);
+}
+
+#[test]
+fn another_authority_replaces_the_certificates_of_one_for_tests() {
+    let certs = certs::make();
+    let (first, second) = (authority::start(&certs), pebble::start(&certs, &[]));
+    let (state, service) = (Scratch::new(), service());
+    let scratch = Scratch::new();
+    let write = |url: &str| {
+        scratch.file(
+            "server.yaml",
+            format!(
+                "type: server\noptions: {{addr: '127.0.0.1:{}', tlsAddr: '127.0.0.1:{}', stateDir: {}, \
+                 acmeDomain: [example.com], acmeDirectory: '{url}', acmeCA: {}}}\nusers: {{id1: {{secret: secret1}}}}\n",
+                second.http_port(),
+                second.tls_port(),
+                state.path().display(),
+                certs.ca.display()
+            ),
+        )
+    };
+    let config = write(&format!("https://localhost:{}/dir", first.addr.port()));
+    let mut server = Gt::start("gt server", &[], &format!("-config {}", config.display()));
+    let addr = server.tls_addr();
+    let _client = client_of(server.addr(), service.addr, "");
+    server.wait_for("id1.example.com has a certificate");
+    assert!(shown(addr, "id1.example.com", "issuer").contains("CN = ca"));
+    write(&second.url());
+    server.reload();
+    server.wait_for_lines("id1.example.com has a certificate", 2);
+    assert!(shown(addr, "id1.example.com", "issuer").contains("Pebble"));
+}
+
+#[test]
+fn a_new_process_goes_on_with_the_order_of_the_old_one() {
+    let certs = certs::make();
+    let authority = authority::start(&certs);
+    let (state, service) = (Scratch::new(), service());
+    let line = format!(
+        "-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 -stateDir {} {} -id id1 -secret secret1",
+        state.path().display(),
+        authority.flags(&certs)
+    );
+    let mut server = server(&line);
+    let (addr, tls) = (server.addr(), server.tls_addr());
+    let frozen = authority.freeze(authority::Asked::Challenge);
+    let _client = client_of(addr, service.addr, "");
+    frozen.recv().unwrap();
+    server.signal("QUIT");
+    server.wait_for("id1.example.com has a certificate");
+    assert_eq!(authority.count(authority::Asked::NewOrder), 1);
+    assert!(shown(tls, "id1.example.com", "issuer").contains("CN = ca"));
+}
+
+#[test]
+fn a_full_disk_places_no_order_and_loses_nothing() {
+    let certs = certs::make();
+    let authority = authority::start(&certs);
+    let (state, service) = (Scratch::new(), service());
+    // A system of files inside the server's namespace.
+    let script = state.file(
+        "start.sh",
+        format!(
+            "mkdir {0}/disk && mount -t tmpfs -o size=64k tmpfs {0}/disk && exec \"$@\"\n",
+            state.path().display()
+        ),
+    );
+    let disk = state.join("disk");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh"]).arg(script).args([GT, "server"]);
+    let mut server = Gt::spawn(
+        "gt server",
+        command,
+        &format!(
+            "-addr 127.0.0.1:0 -tlsAddr 127.0.0.1:0 -stateDir {} {} -id id1 -secret secret1 -id id2 -secret secret2",
+            disk.display(),
+            authority.flags(&certs)
+        ),
+    );
+    let addr = server.addr();
+    let _one = client_of(addr, service.addr, "");
+    server.wait_for("id1.example.com has a certificate");
+    let inside = format!("/proc/{}/root{}", server.pid(), disk.display());
+    let folder = std::path::Path::new(&inside);
+    let kept = |name: &str| fs::read(folder.join(name)).unwrap();
+    let before = ["identity.pem", "acme/account.json"].map(kept);
+    assert!(fs::write(folder.join("fill"), vec![0; 1 << 20]).is_err());
+    let mut two = client(&format!(
+        "-remote tcp://{addr} -id id2 -secret secret2 -local http://{}",
+        service.addr
+    ));
+    two.wait_for_tunnel();
+    let told = server.wait_for("id2.example.com has no new certificate");
+    assert!(told.contains("No space left on device"), "{told}");
+    assert_eq!(authority.count(authority::Asked::NewOrder), 1);
+    assert_eq!(["identity.pem", "acme/account.json"].map(kept), before);
+    assert!(kept("acme/id1.example.com.pem").ends_with(b"-----\n"));
+    assert!(!folder.join("acme/id2.example.com.pem").exists());
+}

@@ -20,11 +20,15 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Time after which a folder that cannot be used is tried again.
-const STORE_RETRY: Duration = Duration::from_secs(30);
+const STORE_RETRY: Duration = Duration::from_secs(2);
+/// Number of attempts after which that is told. In a restart, the old process keeps the folder for a moment.
+const QUIET_ATTEMPTS: u32 = 3;
 /// Longest time between two looks at what is due: the clock may be set meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(600);
-/// Shortest time between two looks.
+/// Shortest time between two orders.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+/// Shortest time between two looks after the names of clients have changed: many clients may come at a time.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum time of an attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(600);
 /// Seconds between two questions for the time of a renewal, if the authority does not tell.
@@ -34,7 +38,7 @@ const BEGIN_OF_2025: i64 = 1_735_689_600;
 
 /// Gets certificates until the server stops.
 pub async fn run(state: Arc<ServerState>) {
-    let mut failed_before = false;
+    let mut failures = 0u32;
     while !state.stop.is_triggered() {
         let woken = state.acme.wake.listen();
         let settings = state.settings.get();
@@ -46,16 +50,16 @@ pub async fn run(state: Arc<ServerState>) {
         drop(settings);
         match Worker::open(&state, acme).await {
             Ok(worker) => {
-                failed_before = false;
+                failures = 0;
                 drop(woken);
                 let stopped = async { state.stop.wait().await };
                 future::or(worker.run(), stopped).await;
             }
             Err(e) => {
-                if !failed_before {
+                failures = failures.saturating_add(1);
+                if failures == QUIET_ATTEMPTS {
                     log::warn!("no certificates are ordered: {e}");
                 }
-                failed_before = true;
                 let pause = async {
                     Timer::after(STORE_RETRY).await;
                 };
@@ -73,6 +77,8 @@ pub struct Worker {
     account: Account,
     budget: Budget,
     names: HashMap<Box<str>, KnownName>,
+    /// The way to prove a name that has worked last.
+    proven: Option<ChallengeKind>,
     _lock: StateLock,
 }
 
@@ -118,6 +124,7 @@ impl Worker {
             account,
             budget,
             names: HashMap::default(),
+            proven: None,
             acme,
             _lock: lock,
         };
@@ -125,6 +132,7 @@ impl Worker {
             // One of another authority, like one for tests, is used until there is a better one.
             let dates = worker.acme.use_certificate(&name, &file);
             let dates = dates.filter(|_| file.directory == worker.acme.directory);
+            worker.proven = worker.proven.or(file.challenge.filter(|_| dates.is_some()));
             worker.names.insert(name, KnownName { file, dates });
         }
         state.acme.status.lock().clear();
@@ -158,8 +166,7 @@ impl Worker {
                         Timer::after(wait.min(LONGEST_WAIT)).await;
                     };
                     future::or(future::or(woken, named), timer).await;
-                    // Many clients may come at a time.
-                    SHORTEST_WAIT
+                    LOOK_INTERVAL
                 }
             };
             Timer::after(wait).await;
@@ -201,17 +208,16 @@ impl Worker {
         if let Some((_, task)) = best {
             return Next::Order(task);
         }
-        let asks = self.names.iter().find(|(_, known)| {
-            let is_paused = self.budget.next(now, true) > 0;
-            known.dates.is_some() && known.file.ask <= now && !is_paused
-        });
-        if let Some((name, _)) = asks {
-            return Next::Ask(name.clone());
+        let paused = self.budget.next(now, true);
+        for (name, known) in &self.names {
+            let ask = known.file.ask.max(paused);
+            if known.dates.is_some() && ask <= now {
+                return Next::Ask(name.clone());
+            }
+            if known.dates.is_some() {
+                earliest = earliest.min(ask);
+            }
         }
-        let questions = self.names.values().filter(|known| known.dates.is_some());
-        let earliest = questions
-            .map(|known| known.file.ask)
-            .fold(earliest, i64::min);
         let seconds = u64::try_from(earliest.saturating_sub(now)).unwrap_or_default();
         Next::Wait(Duration::from_secs(seconds.max(1)))
     }
@@ -380,7 +386,7 @@ impl Worker {
         let mut directory = Directory::open(&acme).await?;
         let account = self.account(&mut directory).await?;
         let file = self.file(name);
-        let kinds = self.kinds(file.challenge);
+        let kinds = self.kinds(file.challenge.or(self.proven));
         let replaces = self
             .replaced(&file)
             .filter(|_| directory.urls.renewal_info.is_some());
@@ -437,6 +443,7 @@ impl Worker {
             chain,
             ..NameState::default()
         };
+        self.proven = file.challenge;
         if let Some(known) = self.names.get_mut(name) {
             known.file = file;
         }
