@@ -51,7 +51,7 @@ impl Challenge {
 }
 
 #[cfg(test)]
-#[cfg(feature = "client")]
+#[cfg(all(feature = "client", feature = "keys"))]
 mod tests {
     use super::super::PrivateKey;
     use super::*;

@@ -4,6 +4,7 @@
 mod fingerprint;
 mod login;
 #[cfg(feature = "client")]
+#[cfg_attr(not(feature = "keys"), path = "no_private_key.rs")]
 mod private_key;
 mod public_key;
 #[cfg(feature = "p2p")]

@@ -37,6 +37,8 @@ mod named;
 mod no_keys;
 #[cfg(feature = "p2p")]
 pub mod peer;
+// Private keys are read by servers, and by clients with keys.
+#[cfg_attr(not(any(feature = "server", feature = "keys")), allow(dead_code))]
 mod pem;
 #[cfg(all(feature = "quic", feature = "p2p", not(feature = "sim")))]
 mod pinned;
@@ -61,7 +63,7 @@ pub use challenge::ACME_TLS;
 pub use identity::ServerIdentity;
 #[cfg(feature = "server")]
 pub use named::NamedCertificates;
-#[cfg(feature = "client")]
+#[cfg(all(feature = "client", feature = "keys"))]
 pub(crate) use pem::pem_of;
 #[cfg(feature = "p2p")]
 pub(crate) use self_signed::self_signed;
@@ -153,7 +155,7 @@ pub enum ServerTrust<'a> {
 const SESSIONS: usize = 64;
 
 /// Reads the first private key in a PEM file, in the encoding that it has there. The error names the file.
-#[cfg(feature = "client")]
+#[cfg(all(feature = "client", feature = "keys"))]
 pub(crate) fn private_key_in(path: &Path) -> io::Result<Vec<u8>> {
     let key = pem::private_key(path)?;
     Ok(key.secret_der().to_vec())

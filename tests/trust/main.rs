@@ -5,7 +5,7 @@ mod common;
 
 #[cfg(all(feature = "server", feature = "client", feature = "acme"))]
 mod acme;
-#[cfg(all(feature = "server", feature = "client"))]
+#[cfg(all(feature = "server", feature = "client", feature = "keys"))]
 mod keys;
 #[cfg(all(feature = "server", feature = "client"))]
 mod pins;
