@@ -1,22 +1,26 @@
 #!/usr/bin/env python3
 """How fast one transfer through gt is on lines that lose packets, by the way between the two ends.
 
-    benches/ways.py [--seconds N] [--gt PROGRAM] [--wire 1|2] [--up] [--way WORD] [--line WORD]
+    benches/ways.py [--seconds N] [--gt PROGRAM] [--wire 1|2] [--up | --small] [--way WORD] [--line WORD]
 
 Starts server and client in network namespaces with a line of benches/link.py between, 100 Mbit/s with a
 queue of 256 KiB, and prints Mbit/s of one download (with --up, of one upload) for every way and line, or
-for those with this word in their name. Without bbr, TCP uses CUBIC. Needs root and /dev/net/tun.
+for those with this word in their name. With --small it prints the milliseconds of requests for 10 KiB, 10 at a
+time, while the download goes on: half of them take at most the first number, 99 % the second. Without bbr, TCP uses CUBIC. Needs root and /dev/net/tun.
 """
 import argparse
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SERVER, CLIENT = "10.77.0.1", "10.77.0.2"
 NAME = "ways"
+# Bytes of the answer to a small request, and requests at a time.
+SMALL, AT_A_TIME = 10 * 1024, 10
 
 # A line: its name, milliseconds each way, percent of lost packets.
 LINES = [
@@ -45,9 +49,13 @@ def service():
             conn.close()
             continue
         try:
-            if conn.recv(1) == b"d":
+            what = conn.recv(1)
+            if what == b"d":
                 while True:
                     conn.sendall(block)
+            while what == b"r":
+                conn.sendall(block[:SMALL])
+                what = conn.recv(1)
             got = 0
             while data := conn.recv(1 << 20):
                 got += len(data)
@@ -91,6 +99,37 @@ def visitor(seconds, up):
     print(f"{(count - before) * 8 / 1e6 / (time.monotonic() - since):.1f}")
 
 
+def small_requests(seconds):
+    """Asks for little while a download goes on."""
+    end = time.monotonic() + seconds
+    took = []
+
+    def download():
+        conn = socket.create_connection((SERVER, 7001), timeout=60)
+        conn.sendall(b"d")
+        while time.monotonic() < end and conn.recv(1 << 20):
+            pass
+
+    def ask():
+        conn = socket.create_connection((SERVER, 7001), timeout=60)
+        while (begin := time.monotonic()) < end:
+            conn.sendall(b"r")
+            left = SMALL
+            while left > 0:
+                left -= len(conn.recv(left))
+            # The download is not at its rate before.
+            if begin > end - seconds * 2 / 3:
+                took.append(time.monotonic() - begin)
+
+    tasks = [threading.Thread(target=task) for task in [download] + [ask] * AT_A_TIME]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+    took.sort()
+    print(" / ".join(f"{took[int((len(took) - 1) * part)] * 1000:.0f}" for part in (0.5, 0.99)))
+
+
 def measure(options, line, way):
     _, delay, loss = line
     _, scheme, flags = way
@@ -120,7 +159,7 @@ def measure(options, line, way):
               "-reconnectDelay", "200ms", *trust, *flags)
         time.sleep(3)
         visit = [sys.executable, __file__, "--be", "visitor", "--seconds", str(options.seconds)]
-        visit += ["--up"] * options.up
+        visit += ["--up"] * options.up + ["--small"] * options.small
         done = subprocess.run(["ip", "netns", "exec", f"{NAME}-a", *visit], capture_output=True, text=True)
         return done.stdout.strip() or "-"
     finally:
@@ -136,12 +175,15 @@ def main():
     parser.add_argument("--gt", default=os.path.join(HERE, "..", "target", "release", "gt"))
     parser.add_argument("--wire", default="2")
     parser.add_argument("--up", action="store_true")
+    parser.add_argument("--small", action="store_true")
     parser.add_argument("--way", default="")
     parser.add_argument("--line", default="")
     parser.add_argument("--be", choices=["service", "visitor"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.be == "service":
         return service()
+    if options.be == "visitor" and options.small:
+        return small_requests(options.seconds)
     if options.be == "visitor":
         return visitor(options.seconds, options.up)
     ways = [way for way in WAYS if options.way in way[0]]

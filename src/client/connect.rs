@@ -190,7 +190,12 @@ pub async fn connect(
 ) -> Result<Connected, ConnectFailure> {
     let reached = context
         .stop
-        .or(reach(context, remote, context.remote_timeout))
+        .or(reach(
+            context,
+            remote,
+            ability.version,
+            context.remote_timeout,
+        ))
         .await;
     let reached = reached.unwrap_or(Err(ConnectFailure::Stopped))?;
     let _turn = turn.take().await;
@@ -229,6 +234,7 @@ async fn introduce(
     );
     let mut hello = services.hello(&context.id, context.credential.proof());
     hello.origins = context.origins;
+    hello.bbr = context.bbr;
     hello.instance = context.instance;
     let key = context.credential.key();
     let already = match version {
@@ -404,6 +410,7 @@ async fn wait_until_ready(
             | Event::Close
             | Event::Services(_)
             | Event::Opened(..)
+            | Event::OpenedBefore(..)
             | Event::Notice
             | Event::Tick => {}
         }

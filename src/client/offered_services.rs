@@ -10,6 +10,8 @@ use std::sync::Arc;
 pub struct OfferedServices {
     /// The services that the server's indexes refer to.
     current: Arc<Services>,
+    /// Those that the indexes of streams refer to that were overtaken by the last change.
+    previous: Option<Arc<Services>>,
     /// The services that were sent to the server and not confirmed, in order.
     pending: VecDeque<Arc<Services>>,
     /// Those of the last services that the server was told are down.
@@ -25,6 +27,7 @@ impl OfferedServices {
     pub fn new(services: Arc<Services>) -> Self {
         Self {
             current: services,
+            previous: None,
             pending: VecDeque::new(),
             down: Vec::new(),
             udp_ports: Vec::new(),
@@ -35,6 +38,11 @@ impl OfferedServices {
     /// Returns the services that the server's indexes refer to now.
     pub fn current(&self) -> &Arc<Services> {
         &self.current
+    }
+
+    /// Returns the services that the server's indexes referred to before the last change.
+    pub fn previous(&self) -> Option<&Arc<Services>> {
+        self.previous.as_ref()
     }
 
     /// Returns the services that were sent to the server last.
@@ -108,6 +116,7 @@ impl OfferedServices {
     pub fn confirm(&mut self) -> bool {
         let confirmed = self.pending.pop_front();
         let due = confirmed.is_some();
+        self.previous = Some(self.current.clone());
         if let Some(services) = confirmed {
             self.current = services;
             self.udp_ports = std::mem::take(&mut self.next_udp_ports);

@@ -5,13 +5,15 @@ use super::context::ClientContext;
 use super::reach::Reached;
 use crate::config::Remote;
 use crate::net::quic::{connect, ClientSetup};
+use crate::wire::Version;
 use std::io;
 use std::time::Duration;
 
-/// Opens a connection to a server, within `patience`.
+/// Opens a connection for a tunnel of this version to a server, within `patience`.
 pub async fn reach(
     context: &ClientContext,
     remote: &Remote,
+    version: Version,
     patience: Duration,
 ) -> Result<Reached, ConnectFailure> {
     if context.dialer.has_proxy() {
@@ -21,7 +23,8 @@ pub async fn reach(
         return Err(ConnectFailure::Unreachable(e));
     }
     let connector = context.tls.connector().map_err(ConnectFailure::Tls)?;
-    let setup = ClientSetup::new(&connector, context.bbr).map_err(ConnectFailure::Tls)?;
+    let setup = ClientSetup::new(&connector, context.bbr, version == Version::Two)
+        .map_err(ConnectFailure::Tls)?;
     let serving = context.serving.clone();
     let guard = move || serving.begin();
     let to = (&*context.dialer, remote.host.as_str(), remote.port);

@@ -7,6 +7,7 @@ use super::quic;
 use super::websocket;
 use crate::config::{Remote, Transport};
 use crate::net::{Conn, LinkUse, Socket, Timer};
+use crate::wire::Version;
 use futures_lite::future;
 use std::time::Duration;
 
@@ -18,14 +19,15 @@ pub struct Reached {
     pub link: LinkUse,
 }
 
-/// Opens a connection to a server. Each step may take `patience`.
+/// Opens a connection for a tunnel of this version to a server. Each step may take `patience`.
 pub async fn reach(
     context: &ClientContext,
     remote: &Remote,
+    version: Version,
     patience: Duration,
 ) -> Result<Reached, ConnectFailure> {
     if remote.transport == Transport::Quic {
-        return quic::reach(context, remote, patience).await;
+        return quic::reach(context, remote, version, patience).await;
     }
     let Reached { conn, link } = reach_as_visitor(context, remote, patience).await?;
     let conn = match remote.transport.is_websocket() {

@@ -229,6 +229,7 @@ impl Services {
     pub fn hello(&self, id: &str, proof: Proof) -> Hello {
         Hello {
             origins: false,
+            bbr: false,
             instance: None,
             id: id.into(),
             proof,

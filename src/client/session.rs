@@ -10,7 +10,7 @@ use super::serve::{serve, ServedStream};
 use crate::net::clock::Tick;
 use crate::net::{clock, Conn, TaskGuard};
 use crate::tunnel::{Event, Inbox, DELIVERY_TIMEOUT};
-use crate::wire::frame::{RejectCode, Signal};
+use crate::wire::frame::{RejectCode, ResetCode, Signal};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{fmt, io};
@@ -137,7 +137,7 @@ impl ClientSession {
             let id = self.member.id;
             match self.inbox.next().await {
                 // One read may bring thousands of streams that are over already; they get no task.
-                Event::Opened(stream, _) if stream.is_reset() => {}
+                Event::Opened(stream, _) | Event::OpenedBefore(stream, _) if stream.is_reset() => {}
                 Event::Opened(stream, service) => {
                     let serving = self.context.serving.begin();
                     let (services, udp) = {
@@ -152,6 +152,22 @@ impl ClientSession {
                         udp,
                     };
                     crate::net::spawn(serve(p2p, services, served, serving));
+                    return Ok(SessionEvent::StreamOpened);
+                }
+                Event::OpenedBefore(stream, service) => {
+                    let services = self.member.offered().previous().cloned();
+                    let Some(services) = services else {
+                        stream.fail(ResetCode::UnknownService);
+                        continue;
+                    };
+                    let served = ServedStream {
+                        stream,
+                        service,
+                        // Its associations are those of the services now.
+                        udp: None,
+                    };
+                    let serving = self.context.serving.begin();
+                    crate::net::spawn(serve(self.p2p.clone(), services, served, serving));
                     return Ok(SessionEvent::StreamOpened);
                 }
                 Event::Tick => {

@@ -90,6 +90,8 @@ pub use trust::subjects;
 pub use web::{config_edits, web_requests};
 #[cfg(feature = "ws")]
 pub use websocket::websocket;
+#[cfg(feature = "quic")]
+pub use wire::stream_headers;
 pub use wire::{gt1_frames, gt1_hello, gt2_frames, gt2_hello, origins};
 
 use futures_lite::AsyncRead;

@@ -29,9 +29,9 @@ impl Shared {
         let identity = ServerIdentity::new()
             .and_then(QuicIdentity::new)
             .expect("a key");
-        let server = ServerSetup::new(&identity, false).expect("a server");
+        let server = ServerSetup::new(&identity, false, true).expect("a server");
         let connector = Connector::new(ServerTrust::Nobody).expect("a connector");
-        let client = ClientSetup::new(&connector, false).expect("a client");
+        let client = ClientSetup::new(&connector, false, true).expect("a client");
         let config = Arc::new(endpoint(1).expect("a configuration"));
         let mut clients = Endpoint::new(config, None, true, None);
         let (now, to) = (clock::now(), SocketAddr::from(SERVER));

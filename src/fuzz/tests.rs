@@ -192,7 +192,7 @@ mod promises_of_websockets {
     not(feature = "sim")
 ))]
 mod promises_of_quic {
-    hold!(quic_packets);
+    hold!(quic_packets stream_headers);
 }
 
 #[cfg(all(feature = "server", feature = "p2p"))]

@@ -47,6 +47,23 @@ pub fn origins(data: &[u8]) {
     }
 }
 
+/// Parses the headers of visitors' streams of QUIC, one behind the other.
+#[cfg(feature = "quic")]
+pub fn stream_headers(data: &[u8]) {
+    use crate::wire::stream_header::{StreamHeader, StreamKind, LENGTH};
+    let mut rest = data;
+    while let Some((bytes, after)) = rest.split_first_chunk::<LENGTH>() {
+        rest = after;
+        let Ok(header) = StreamHeader::parse(bytes) else {
+            assert_eq!(bytes[1..5], [0; 4], "only a number may be wrong");
+            continue;
+        };
+        if header.kind != StreamKind::Unknown {
+            assert_eq!(header.encode(), *bytes);
+        }
+    }
+}
+
 fn frames(version: Version, data: &[u8]) {
     let mut rest = data;
     while let Some((head, used)) = frame(version, rest) {
@@ -194,6 +211,7 @@ fn check(version: Version, hello: &Hello) {
         proof,
         window: 0,
         origins: false,
+        bbr: false,
         instance: None,
         ..hello.clone()
     };

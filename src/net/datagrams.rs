@@ -29,7 +29,7 @@ pub use connected::dial_udp;
 pub use losses::DatagramLosses;
 #[cfg(any(feature = "server", feature = "proxy"))]
 pub use records::DatagramQueue;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, all(feature = "quic", not(feature = "sim"))))]
 pub use records::RecordReader;
 #[cfg(feature = "sim")]
 pub use simulated::{dial_udp, DatagramPath, Datagrams};

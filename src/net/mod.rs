@@ -67,7 +67,7 @@ pub use conn::{Conn, ConnLayer};
 pub use datagrams::DatagramConn;
 #[cfg(feature = "server")]
 pub use datagrams::DatagramPath;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, fuzzing, all(feature = "quic", not(feature = "sim"))))]
 pub use datagrams::RecordReader;
 #[cfg(feature = "client")]
 pub use datagrams::{dial_udp, DatagramLosses};

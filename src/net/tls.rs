@@ -247,12 +247,12 @@ impl Connector {
         Ok(Self(Arc::new(config)))
     }
 
-    /// Returns the configuration for an application protocol (RFC 7301).
+    /// Returns the configuration for these application protocols (RFC 7301), the best first.
     #[cfg(feature = "quic")]
-    pub fn config_for(&self, protocol: &[u8]) -> rustls::ClientConfig {
+    pub fn config_for(&self, protocols: &[&[u8]]) -> rustls::ClientConfig {
         let mut config = (*self.0).clone();
         config.resumption = rustls::client::Resumption::disabled();
-        config.alpn_protocols = vec![protocol.to_vec()];
+        config.alpn_protocols = protocols.iter().map(|it| it.to_vec()).collect();
         config
     }
 

@@ -431,6 +431,7 @@ async fn serve(end: FlowEnd, permit: Permit) {
     loop {
         match find_route(&state, None, &id, open).await {
             Route::Stream(mut stream) => {
+                stream.carry_datagrams();
                 stream.limit_idle(Some(settings.udp_timeout), false);
                 introduce(&mut stream, || origin.clone()).await;
                 visitor::record(&stream, &visit);

@@ -53,6 +53,7 @@ pub async fn admit(
         services,
         window,
         origins,
+        bbr: _,
         instance,
     } = hello;
     let mut requested = Vec::new();

@@ -40,4 +40,12 @@ impl Quic {
 pub fn raise_window(_: &Conn) {}
 
 /// Does nothing: no connection comes over QUIC.
+pub fn use_bbr(_: &Conn) {}
+
+/// No connection comes over QUIC.
+pub fn has_streams(_: &Conn) -> bool {
+    false
+}
+
+/// Does nothing: no connection comes over QUIC.
 pub async fn answer_probe(_: &Conn) {}

@@ -17,6 +17,7 @@ use crate::net::quic::{
 use crate::net::tls::{fill_random, QuicIdentity, ServerIdentity};
 use crate::net::{self, timeout_at, Conn, Shutdown};
 use crate::sync::Mutex;
+use crate::wire::Version;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -108,7 +109,7 @@ impl QuicPlan {
             }
         };
         let identity = QuicIdentity::new(identity)?;
-        let setup = ServerSetup::new(&identity, config.bbr)?;
+        let setup = ServerSetup::new(&identity, config.bbr, config.wire.allows(Version::Two))?;
         let open = now.and_then(|now| now.open.as_ref());
         let source = match open.filter(|open| open.addr == *addr) {
             Some(_) => None,
@@ -299,6 +300,21 @@ async fn serve(state: Arc<ServerState>, connection: Connection, peer: SocketAddr
 pub fn raise_window(conn: &Conn) {
     if let Conn::Quic(stream) = conn {
         stream.raise_window();
+    }
+}
+
+/// Makes BBR the congestion control of a client's connection, as the client wants.
+pub fn use_bbr(conn: &Conn) {
+    if let Conn::Quic(stream) = conn {
+        stream.use_bbr();
+    }
+}
+
+/// Whether each visitor of a tunnel on this connection has a stream of QUIC, as only GT/2 allows.
+pub fn has_streams(conn: &Conn) -> bool {
+    match conn {
+        Conn::Quic(stream) => stream.has_streams(),
+        _ => false,
     }
 }
 

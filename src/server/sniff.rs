@@ -191,6 +191,12 @@ impl Incoming {
     async fn sniff(&mut self, conn: &Conn) -> Sniffed {
         loop {
             if let Some(sniffed) = self.parse() {
+                let is_of_one_stream =
+                    matches!(sniffed, Sniffed::Tunnel(Version::One) | Sniffed::Probe);
+                if is_of_one_stream && quic::has_streams(conn) {
+                    let why = "a tunnel of GT/1 in a connection with the protocol gt/2";
+                    return Sniffed::Visitor(VisitorRequest::Unroutable(why));
+                }
                 return sniffed;
             }
             let most = if self.head.is_empty() {

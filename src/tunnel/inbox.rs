@@ -3,6 +3,7 @@
 
 use super::closing::Closing;
 use super::moment::Moment;
+use super::quic_carrier::OpenedStream;
 use super::{lock, CloseReason, PeerRole, Stream, Tunnel};
 use crate::net::clock::{Tick, CLOCK_STEP};
 use crate::net::{clock, with_read_buf, Conn, Delivery, Throttle, Timer, TokenBucket};
@@ -31,6 +32,9 @@ pub enum Event {
     Services(Option<Hello>),
     /// The peer has opened a stream to the service with this index.
     Opened(Stream, ServiceIndex),
+    /// Like [`Event::Opened`], with an index of the services before the last change: the stream was opened before
+    /// it and has been overtaken, as it can be over QUIC.
+    OpenedBefore(Stream, ServiceIndex),
     /// The session should check its deadlines; see [`Inbox::silence`] and [`Inbox::rest`].
     Tick,
     /// The session should look for changes outside of the tunnel; see [`Tunnel::notify`].
@@ -73,6 +77,10 @@ pub struct Inbox {
     /// Whether `timer` runs as long as the session has said, until the tunnel is used.
     resting: bool,
     heard: Tick,
+    /// Whether each stream has a stream of QUIC.
+    has_lanes: bool,
+    /// Whether the peer has ended its direction of the connection while bytes of streams are on the way.
+    is_conn_read: bool,
     /// When bytes last came that [`Liveness`](super::liveness::Liveness) does not know of yet.
     unreported: Option<Moment>,
     version: Version,
@@ -111,7 +119,10 @@ impl Inbox {
         tick: Duration,
         limit: Option<Arc<TokenBucket>>,
     ) -> Self {
+        let has_lanes = lock(&tunnel.0).quic.is_some();
         Self {
+            has_lanes,
+            is_conn_read: false,
             tunnel,
             conn,
             reading: ReadState::Begin(already.into()),
@@ -256,6 +267,12 @@ impl Inbox {
                 };
                 most = most.min(granted);
             }
+            if self.has_lanes && self.poll_lanes(cx, most)? {
+                continue;
+            }
+            if self.is_conn_read {
+                return Poll::Pending;
+            }
             let read = with_read_buf(|buf| {
                 let most = most.min(buf.len());
                 let buf = buf.get_mut(..most).unwrap_or_default();
@@ -266,7 +283,7 @@ impl Inbox {
                 Poll::Ready(match buf.get(..n) {
                     Some(bytes @ [_, ..]) => self.parse(bytes),
                     _ => {
-                        self.reading = ReadState::Ended(self.end_of_conn());
+                        self.conn_ended();
                         Ok(())
                     }
                 })
@@ -358,6 +375,45 @@ impl Inbox {
 
     fn is_closing(&self) -> bool {
         lock(&self.tunnel.0).closing != Closing::Open
+    }
+
+    /// Reads what has come in streams of QUIC. True if there was anything.
+    fn poll_lanes(&mut self, cx: &mut Context<'_>, most: usize) -> io::Result<bool> {
+        let now = clock::now();
+        let progress = self.tunnel.poll_lanes(cx, most, Tick::at(now))?;
+        if progress.any {
+            self.heard = Tick::at(now);
+            self.unreported = Some(Moment::at(now));
+        }
+        if let Some(throttle) = self.throttle.as_mut().filter(|_| progress.bytes > 0) {
+            throttle.take(progress.bytes);
+        }
+        for opened in progress.opened {
+            self.push_opened(opened);
+        }
+        if self.is_conn_read && self.conn.has_failed() {
+            self.reading = ReadState::Ended(Ok(()));
+        }
+        Ok(progress.any)
+    }
+
+    fn push_opened(&mut self, opened: OpenedStream) {
+        let OpenedStream {
+            stream, service, ..
+        } = opened;
+        self.push_event(match opened.is_of_previous {
+            false => Event::Opened(stream, service),
+            true => Event::OpenedBefore(stream, service),
+        });
+    }
+
+    /// Ends reading at the end of the connection, or with the last stream that is still on the way.
+    fn conn_ended(&mut self) {
+        let outlives = self.has_lanes && self.is_closing() && lock(&self.tunnel.0).outlives_peer();
+        match outlives {
+            true => self.is_conn_read = true,
+            false => self.reading = ReadState::Ended(self.end_of_conn()),
+        }
     }
 
     fn end_of_conn(&self) -> io::Result<()> {
@@ -466,7 +522,19 @@ impl Inbox {
             {
                 return Err(Malformed::HelloLength(0));
             }
-            Header::Signal(signal) => self.handle_signal(signal),
+            Header::Signal(signal) => {
+                self.handle_signal(signal);
+                self.begin_registration(signal)?;
+            }
+            // These are for other tunnels.
+            Header::Open { .. } | Header::Data { .. } if self.has_lanes => {
+                return Err(Malformed::NotOverQuic);
+            }
+            Header::Close { .. } | Header::Finish { .. } | Header::Reset { .. }
+                if self.has_lanes =>
+            {
+                return Err(Malformed::NotOverQuic);
+            }
             Header::Data { stream_id, len } => {
                 lock(&self.tunnel.0).spend(stream_id, len)?;
                 self.expect_payload(stream_id, len);
@@ -512,7 +580,32 @@ impl Inbox {
             Header::Registration { len } | Header::Skip { len } if len > 0 => {
                 self.reading = ReadState::Skip(len);
             }
+            Header::StreamsOpened(number) => {
+                let mut state = lock(&self.tunnel.0);
+                // A client opens none.
+                if let Some(quic) = state
+                    .quic
+                    .as_mut()
+                    .filter(|_| self.peer != PeerRole::Client)
+                {
+                    quic.told(number);
+                }
+            }
             Header::Registration { .. } | Header::Skip { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// Returns the streams that have come before the signal that their services depend on.
+    fn begin_registration(&mut self, signal: Signal) -> Result<(), Malformed> {
+        if !self.has_lanes || self.peer == PeerRole::Client {
+            return Ok(());
+        }
+        if matches!(signal, Signal::Ready | Signal::Services) {
+            lock(&self.tunnel.0).note_registration(signal);
+            for opened in self.tunnel.early_streams()? {
+                self.push_opened(opened);
+            }
         }
         Ok(())
     }

@@ -14,6 +14,8 @@
 
 mod buffer;
 mod closing;
+#[cfg(all(feature = "quic", not(feature = "sim")))]
+mod flow_records;
 mod inbox;
 mod liveness;
 mod moment;
@@ -21,6 +23,11 @@ mod moment;
 mod moving;
 mod outbox;
 mod pacer;
+#[cfg_attr(
+    any(feature = "sim", not(feature = "quic")),
+    path = "no_quic_carrier.rs"
+)]
+mod quic_carrier;
 mod recv_buffer;
 mod relay;
 mod round_trip;
@@ -52,6 +59,7 @@ use crate::wire::frame::{ServiceIndex, Signal, StreamId};
 use crate::wire::Version;
 use closing::Closing;
 use moment::Moment;
+use quic_carrier::QuicCarrier;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use stream_state::StreamState;
@@ -171,6 +179,7 @@ impl Tunnel {
             thread,
             conn: Arc::downgrade(&conn),
         }));
+        lock(&tunnel.0).quic = QuicCarrier::of(&conn, policy.peer);
         outbox::limit_unsent(&conn, policy.version, pacer::DEFAULT_BURST);
         // Measured while no payload in flight can lengthen the round trip.
         lock(&tunnel.0).measure();
@@ -198,6 +207,7 @@ impl Tunnel {
         if let Some(budget) = &mut state.budget {
             stream = stream.with_windows(credit, budget.window());
         }
+        stream.lane = state.quic.as_ref().map(|quic| quic.lane());
         state.streams.insert(stream_id, stream);
         state.traffic.count_stream();
         state.begin_stream();
@@ -211,6 +221,7 @@ impl Tunnel {
         if signal == Signal::Services {
             state.outdate_unannounced();
         }
+        state.note_registration(signal);
         state.outbox.push(signal);
     }
 
@@ -406,7 +417,7 @@ impl Tunnel {
 
     fn peer_closed(&self) {
         let mut state = lock(&self.0);
-        let streams = state.streams.len();
+        let streams = state.streams.len() + state.unborn();
         let step = state.closing.received(streams);
         state.apply(step);
         state.rests = false;

@@ -114,6 +114,12 @@ impl Outbox {
         }
     }
 
+    /// Returns the speed limit of what is sent.
+    #[cfg_attr(any(feature = "sim", not(feature = "quic")), allow(dead_code))]
+    pub fn limit(&self) -> Option<&Arc<TokenBucket>> {
+        self.limit.as_ref()
+    }
+
     /// Returns the room for one frame of a bulk or interactive stream; `None` if it is too little
     /// to begin one.
     pub fn room(&self, bulk: bool) -> io::Result<Option<usize>> {
@@ -488,7 +494,10 @@ impl Future for OutboxWriter {
         }
         (state.outbox.writer, state.outbox.waker) = (WriterState::Ended, None);
         if let Poll::Ready(result) = polled {
-            state.end(result.is_ok());
+            match result {
+                Ok(_) => state.all_sent(),
+                Err(_) => state.end(false),
+            }
         }
         Poll::Ready(())
     }

@@ -27,6 +27,12 @@ impl Stream {
         Self { tunnel, stream_id }
     }
 
+    /// Returns the number of the stream.
+    #[cfg(test)]
+    pub(super) fn id(&self) -> StreamId {
+        self.stream_id
+    }
+
     /// Returns the executor thread of the tunnel.
     pub fn thread(&self) -> ShardId {
         self.tunnel.thread()
@@ -40,6 +46,16 @@ impl Stream {
     /// Whether the stream has a window, as in GT/2.
     pub fn has_window(&self) -> bool {
         self.with(|state, _| state.budget.is_some())
+    }
+
+    /// Notes that the stream carries datagrams: over QUIC, they can go as such.
+    #[cfg(feature = "server")]
+    pub fn carry_datagrams(&self) {
+        self.with_state(|stream| {
+            if let Some(lane) = &mut stream.lane {
+                lane.carry_datagrams();
+            }
+        });
     }
 
     /// Records what becomes of the stream from now on, besides the bytes that have come already.
@@ -72,6 +88,9 @@ impl Stream {
             let Some(stream) = stream.filter(|stream| !stream.has_ended()) else {
                 return;
             };
+            if state.quic.is_some() {
+                return state.announce_lane(stream_id);
+            }
             if let Some(head) = stream.announcement(stream_id) {
                 state.outbox.push(head);
             }
@@ -92,10 +111,13 @@ impl Stream {
         self.announce();
         self.with(|state, stream_id| {
             if let Some(stream) = state.streams.get_mut(stream_id) {
-                if !std::mem::replace(&mut stream.finished, true) && !stream.has_ended() {
-                    state.outbox.push(Header::Finish { stream_id });
-                }
+                let ends = !std::mem::replace(&mut stream.finished, true) && !stream.has_ended();
                 state.answered += u32::from(stream.becomes_answered());
+                match state.quic {
+                    _ if !ends => {}
+                    Some(_) => state.finish_lane(stream_id),
+                    None => state.outbox.push(Header::Finish { stream_id }),
+                }
             }
         });
         true
@@ -231,6 +253,9 @@ impl Stream {
         fill: impl FnOnce(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         self.with(|state, stream_id| {
+            if state.quic.is_some() {
+                return state.poll_fill_lane(stream_id, cx, fill);
+            }
             let Some(stream) = state.streams.get_mut(stream_id) else {
                 return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
             };

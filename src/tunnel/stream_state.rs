@@ -1,6 +1,7 @@
 //! One stream of a tunnel, as the tunnel sees it: its backlog, credit and window, and how it ends.
 //! The owner's side of it is [`Stream`](super::Stream).
 
+use super::quic_carrier::Lane;
 use super::recv_buffer::RecvBuffer;
 use super::scheduler::Turn;
 use super::stream_record::StreamRecord;
@@ -83,6 +84,8 @@ pub(super) struct StreamState {
     pub any_direction: bool,
     /// The record of a stream that is logged.
     pub record: Option<Arc<StreamRecord>>,
+    /// What carries the stream over QUIC, if each one has a stream of QUIC.
+    pub lane: Option<Box<Lane>>,
 }
 
 impl StreamState {
@@ -113,6 +116,7 @@ impl StreamState {
             idle_limit: None,
             any_direction: false,
             record: None,
+            lane: None,
         }
     }
 

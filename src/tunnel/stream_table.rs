@@ -35,6 +35,14 @@ impl StreamTable {
         self.0.iter_mut().flat_map(|streams| streams.values_mut())
     }
 
+    /// Returns the streams that the peer does not know of.
+    #[cfg_attr(any(feature = "sim", not(feature = "quic")), allow(dead_code))]
+    pub fn unannounced(&self) -> impl Iterator<Item = StreamId> + '_ {
+        let streams = self.0.iter().flat_map(|streams| streams.iter());
+        let unannounced = streams.filter(|(_, stream)| stream.unannounced.is_some());
+        unannounced.map(|(stream_id, _)| *stream_id)
+    }
+
     pub fn insert(&mut self, stream_id: StreamId, stream: StreamState) {
         let streams = self.0.get_or_insert_default();
         streams.insert(stream_id, stream);

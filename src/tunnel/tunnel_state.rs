@@ -4,6 +4,7 @@ use super::closing::{Closing, ClosingStep};
 use super::liveness::Liveness;
 use super::moment::Moment;
 use super::outbox::{Outbox, MAX_SENDERS};
+use super::quic_carrier::QuicCarrier;
 use super::round_trip::RoundTrip;
 use super::scheduler::Turn;
 use super::stream_state::{CloseReason, StreamState};
@@ -49,6 +50,8 @@ pub(super) struct TunnelState {
     pub policy: PolicyLimits,
     /// The budget of the receive windows; `None` in GT/1, which has no windows.
     pub budget: Option<Budget>,
+    /// What carries the streams over QUIC, if each one has a stream of QUIC.
+    pub quic: Option<Box<QuicCarrier>>,
     pub round_trip: RoundTrip,
     pub liveness: Liveness,
     /// Bytes carried at the last round-trip measurement.
@@ -98,6 +101,7 @@ impl TunnelState {
                 origins: policy.origins,
             },
             budget: (policy.version == Version::Two).then(|| Budget::new(policy.growth)),
+            quic: None,
             round_trip: RoundTrip::default(),
             liveness: Liveness::new(Moment::now()),
             measured: 0,
@@ -124,8 +128,16 @@ impl TunnelState {
             ClosingStep::SendClose => 1,
             ClosingStep::Finish => 2,
             ClosingStep::SendAndFinish => 3,
-            ClosingStep::End => return self.end(true),
+            ClosingStep::End => {
+                if !self.outlives_peer() {
+                    self.end(true);
+                }
+                return;
+            }
         };
+        if let Some(opened) = self.streams_opened() {
+            self.outbox.push(opened);
+        }
         for _ in 0..times {
             self.outbox.push(Signal::Close);
         }
@@ -149,6 +161,7 @@ impl TunnelState {
     }
 
     pub fn cut_streams(&mut self) {
+        self.cut_lanes();
         self.streams.values_mut().for_each(StreamState::lose);
         self.full = 0;
     }
@@ -195,7 +208,8 @@ impl TunnelState {
 
     /// Whether no stream and no end of the tunnel has a deadline.
     pub fn is_quiet(&self) -> bool {
-        self.streams.is_empty() && self.closing == Closing::Open && !self.over
+        let is_unused = self.streams.is_empty() && self.unborn() == 0;
+        is_unused && self.closing == Closing::Open && !self.over
     }
 
     /// Gives back the memory that a tunnel without streams does not need.
@@ -214,6 +228,9 @@ impl TunnelState {
 
     /// Grants turns to waiting streams, until `most` have one.
     pub fn admit(&mut self, most: usize) {
+        if self.is_blocked() {
+            return;
+        }
         while self.outbox.scheduler.granted() < most {
             let Some((stream_id, turn)) = self.outbox.scheduler.pop() else {
                 break;
@@ -326,15 +343,23 @@ impl TunnelState {
         if let Some(budget) = &mut self.budget {
             budget.end(&stream.window);
         }
-        if let Some(goodbye) = stream.goodbye(stream_id) {
+        if self.quic.is_some() {
+            self.end_lane(stream_id, &stream);
+        } else if let Some(goodbye) = stream.goodbye(stream_id) {
             self.outbox.push(goodbye);
         }
         self.pass_on(stream.turn);
         self.park_if_due();
-        if self.streams.is_empty() {
+        self.settle();
+    }
+
+    /// Goes on with the graceful end if that has waited for the last stream.
+    pub fn settle(&mut self) {
+        if self.streams.is_empty() && self.unborn() == 0 {
             let step = self.closing.idle();
             self.apply(step);
         }
+        self.end_if_due();
     }
 
     /// Whether the backlogs together are longer than they may be.
@@ -364,6 +389,7 @@ impl TunnelState {
         } else {
             STUCK_ALONE_TIMEOUT
         };
+        self.sweep_lanes(now);
         let crowded = self.version == Version::One && self.is_crowded();
         for stream in self.streams.values_mut() {
             if stream.has_lost_sink() {
@@ -444,6 +470,7 @@ impl TunnelState {
             let relieved = std::mem::take(&mut stream.full);
             self.relieve(0, relieved);
         }
+        self.end_if_due();
     }
 
     /// Accepts a stream that the peer opens. False if it exists already, or if there are too many:

@@ -182,7 +182,7 @@ pub enum ResetCode {
 
 impl ResetCode {
     /// Returns the variant for a code. 0 is not a reason but a normal close.
-    pub(super) fn from_code(code: u16) -> Self {
+    pub fn from_code(code: u16) -> Self {
         match code {
             1 => Self::Aborted,
             2 => Self::Unreachable,
@@ -345,6 +345,8 @@ pub enum Header {
     Ping(u64),
     /// The answer to a [`Header::Ping`].
     Pong(u64),
+    /// How many streams the server has opened in the connection of QUIC so far. GT/2.
+    StreamsOpened(u32),
     /// Changed services of a GT/2 client. A registration follows.
     Registration {
         /// Length of the registration in bytes.

@@ -194,6 +194,8 @@ pub struct Hello {
     /// Whether each stream is to begin with its visitor's origin; not in GT/1, nor in a change of
     /// services.
     pub origins: bool,
+    /// Whether the client's congestion control is BBR, which the server's is to be, too; over QUIC only.
+    pub bbr: bool,
     /// What distinguishes this client from others with the same id; not in GT/1, nor in a change of
     /// services.
     pub instance: Option<[u8; INSTANCE]>,

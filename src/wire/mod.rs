@@ -14,6 +14,8 @@ pub mod proxy_protocol;
 mod tests;
 
 pub use gt2::origin;
+#[cfg(feature = "quic")]
+pub use gt2::stream_header;
 
 /// First byte of every tunnel.
 pub const MAGIC: u8 = 0xF0;
@@ -91,6 +93,10 @@ pub enum Malformed {
     OriginLength(u16),
     /// A stream frame with stream id 0.
     NoStream(u8),
+    /// A frame that belongs to a stream, in a tunnel whose streams are streams of QUIC.
+    NotOverQuic,
+    /// A stream that is opened with the number of another one.
+    StreamInUse(frame::StreamId),
     /// More bytes than the window of the stream allows.
     Overrun(frame::StreamId),
     /// More credit than a window can hold.
@@ -121,6 +127,8 @@ impl std::fmt::Display for Malformed {
                 write!(f, "a visitor's origin has an invalid length of {n} bytes")
             }
             Self::NoStream(k) => write!(f, "frame {k:#04x} has stream id 0"),
+            Self::NotOverQuic => f.write_str("a frame of a stream that has a stream of QUIC"),
+            Self::StreamInUse(s) => write!(f, "stream {s} is opened twice"),
             Self::Overrun(s) => write!(f, "more bytes for stream {s} than its window allows"),
             Self::TooMuchCredit(s) => write!(f, "more credit for stream {s} than a window holds"),
         }

@@ -52,6 +52,7 @@ fn words(head: Header) -> String {
         Header::Credit { stream_id, bytes } => format!("credit stream={stream_id} bytes={bytes}"),
         Header::Ping(number) => format!("ping number={number}"),
         Header::Pong(number) => format!("pong number={number}"),
+        Header::StreamsOpened(number) => format!("streams-opened number={number}"),
         Header::Registration { len } => format!("registration length={len}"),
         Header::Skip { len } => format!("skip length={len}"),
         Header::Signal(signal) => match signal {
@@ -105,7 +106,7 @@ fn every_frame_example_matches_the_code() {
         assert_eq!(following(head), u32::try_from(payload).unwrap(), "{line}");
         assert_eq!(Version::Two.encode(head).as_slice(), head_bytes, "{line}");
     }
-    assert_eq!(lines.len(), 21);
+    assert_eq!(lines.len(), 22);
 }
 
 #[test]
@@ -144,6 +145,7 @@ fn the_hello_examples_match_the_code() {
             vec![port, host(Some("1")), host(Some("2"))],
         ),
         ("client-hello-with-origins", vec![host(None)]),
+        ("client-hello-with-bbr", vec![host(None)]),
         (
             "client-hello-with-domains",
             vec![ServiceSpec::Domains {
@@ -178,6 +180,7 @@ fn the_hello_examples_match_the_code() {
             services,
             window: 32768,
             origins: name == "client-hello-with-origins",
+            bbr: name == "client-hello-with-bbr",
             instance: (name == "client-hello-with-a-group").then_some([1, 2, 3, 4, 5, 6, 7, 8]),
         };
         assert_eq!(hello.encode(Version::Two), example, "{name}");
@@ -220,6 +223,7 @@ fn the_example_of_a_key_matches_the_code() {
         }],
         window: 32768,
         origins: false,
+        bbr: false,
         instance: None,
     };
     assert_eq!(hello.encode(Version::Two), example);
@@ -242,6 +246,32 @@ fn the_example_of_datagrams_matches_the_code() {
     let length = queue.take(&mut records);
     assert_eq!(&records[..length], &example[used..]);
     assert_eq!(following(head), u32::try_from(length).unwrap());
+}
+
+#[cfg(feature = "quic")]
+#[test]
+fn the_examples_of_quic_match_the_code() {
+    use super::stream_header::{StreamHeader, StreamKind};
+    let lines = block("stream-headers");
+    for line in &lines {
+        let (bytes, _, said) = example(line);
+        let header = StreamHeader::parse(&bytes.clone().try_into().unwrap()).unwrap();
+        let kind = match header.kind {
+            StreamKind::Connection => "connection",
+            StreamKind::Flow => "flow",
+            StreamKind::Unknown => "unknown",
+        };
+        let words = format!(
+            "{kind} stream={} registration={} service={} window={}",
+            header.stream_id, header.registration, header.service, header.window
+        );
+        assert_eq!(words, said);
+        assert_eq!(&header.encode()[..], bytes);
+    }
+    assert_eq!(lines.len(), 2);
+    let (bytes, _, said) = example(block("datagram-frame")[0]);
+    assert_eq!(said, "flow stream=2 datagram=abc");
+    assert_eq!(bytes, [&2u32.to_be_bytes()[..], b"abc"].concat());
 }
 
 #[test]

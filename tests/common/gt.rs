@@ -9,12 +9,21 @@ use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::Mutex;
 
 pub const GT: &str = env!("CARGO_BIN_EXE_gt");
 
 /// Runs `gt` with these arguments to its end.
 pub fn gt(line: &str) -> Output {
     run(Command::new(GT).args(words(line)))
+}
+
+/// Addresses of servers, and how to reach their `-quicAddr`, with GT_TEST_QUIC=1.
+static OVER_QUIC: Mutex<Vec<(SocketAddr, String)>> = Mutex::new(Vec::new());
+
+/// Whether the environment has tunnels of [`client_of_id1`] go over QUIC: GT_TEST_QUIC=1.
+fn goes_over_quic() -> bool {
+    std::env::var("GT_TEST_QUIC").is_ok()
 }
 
 /// A running `gt`.
@@ -49,14 +58,31 @@ pub fn client(line: &str) -> Gt {
 
 /// Starts `gt server` with the user of all examples, id1.
 pub fn server_of_id1(more: &str) -> Gt {
-    server(&format!("-addr 127.0.0.1:0 -id id1 -secret secret1 {more}"))
+    let line = format!("-addr 127.0.0.1:0 -id id1 -secret secret1 {more}");
+    if !goes_over_quic() || more.contains("-quicAddr") {
+        return server(&line);
+    }
+    let mut server = server(&format!("{line} -quicAddr 127.0.0.1:0"));
+    let way = format!(
+        "quic://{} -remoteKey {}",
+        server.quic_addr(),
+        server.quic_keys()[0]
+    );
+    let addr = server.addr();
+    OVER_QUIC.lock().expect("the addresses").push((addr, way));
+    server
 }
 
 /// Starts `gt client` as id1 and waits until its tunnel is ready.
 pub fn client_of_id1(remote: SocketAddr, more: &str) -> Gt {
-    let mut client = client(&format!(
-        "-remote tcp://{remote} -id id1 -secret secret1 {more}"
-    ));
+    let over_quic = OVER_QUIC.lock().expect("the addresses");
+    let quic = over_quic.iter().find(|(addr, _)| *addr == remote);
+    let way = match quic {
+        Some((_, way)) => way.clone(),
+        None => format!("tcp://{remote}"),
+    };
+    drop(over_quic);
+    let mut client = client(&format!("-remote {way} -id id1 -secret secret1 {more}"));
     client.wait_for_tunnel();
     client
 }

@@ -5,6 +5,8 @@
 
 pub mod gt1;
 pub mod gt2;
+#[cfg(feature = "quic")]
+pub mod quic;
 
 use super::visitor::{connect, read, set_limits};
 use super::{eventually, PATIENCE};

@@ -16,6 +16,8 @@ mod garbage;
 mod many;
 #[cfg(feature = "quic")]
 mod quic;
+#[cfg(feature = "quic")]
+mod quic_streams;
 mod slow;
 mod stage;
 mod tunnel;

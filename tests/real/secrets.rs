@@ -328,6 +328,7 @@ fn debug_output_of_a_configuration_reveals_no_secret() {
         window: 0,
         instance: None,
         origins: false,
+        bbr: false,
     };
     for version in [gt::wire::Version::One, gt::wire::Version::Two] {
         let mut reader = gt::wire::codec::HelloReader::new(version);

@@ -1,12 +1,14 @@
 //! Tunnels over QUIC.
 
 use crate::common::certs;
-use crate::common::gt::{client, quic_tunnel, server};
+use crate::common::gt::{client, quic_tunnel, server, server_of_id1};
+use crate::common::ports::free_port;
 use crate::common::samples::Random;
 use crate::common::service::{self, assert_echo};
+use crate::common::udp::{UdpService, UdpVisitor};
 use crate::common::visitor::{connect, get, read_to_end};
 use std::io::Write;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 
 /// More than all windows together.
@@ -104,4 +106,44 @@ fn a_limit_of_one_connection_of_an_address_allows_a_tunnel_over_quic() {
     // It waits for the tunnel.
     let (mut server, ..) = quic_tunnel(echo.addr, "-addressConnections 1", "");
     assert_eq!(server.stop(), Some(0));
+}
+
+#[test]
+fn datagrams_of_every_size_come_back_over_quic() {
+    let service = UdpService::echo();
+    let port = free_port();
+    let mut server = server_of_id1("-quicAddr 127.0.0.1:0 -udpRange 1024-65535");
+    let mut client = client(&format!(
+        "-remote quic://{} -remoteKey {} -id id1 -secret secret1 -local udp://{} -remoteUDPPort {port}",
+        server.quic_addr(),
+        server.quic_keys()[0],
+        service.addr
+    ));
+    client.wait_for_tunnel();
+    let to = SocketAddr::from(([127, 0, 0, 1], port));
+    let visitors: Vec<_> = (1..=3)
+        .map(|n| UdpVisitor::from(&format!("127.0.0.{n}"), to))
+        .collect();
+    // More than go in the stream at first, then larger ones than any packet of the path among smaller ones.
+    for size in (0..40).chain([1200, 9000, 3, 65_507, 1100, 30_000, 2]) {
+        for (visitor, first) in visitors.iter().zip(0u8..) {
+            let datagram: Vec<u8> = (first..=255).cycle().take(size).collect();
+            assert!(visitor.ask(&datagram) == datagram, "{size} bytes");
+        }
+    }
+}
+
+#[test]
+fn readers_that_take_nothing_hold_up_no_other_over_quic() {
+    let bytes = Arc::new(Random::new(9).bytes(LENGTH));
+    let source = service::source(bytes.clone());
+    let (_server, _client, addr) = quic_tunnel(source.addr, "", "-remoteConnections 1");
+    // Together they could take more than all windows of the connection.
+    let stuck: Vec<_> = (0..12).map(|_| connect(addr)).collect();
+    let mut visitor = connect(addr);
+    assert!(read_to_end(&mut visitor) == *bytes);
+    // None of them was cut.
+    for mut visitor in stuck {
+        assert!(read_to_end(&mut visitor) == *bytes);
+    }
 }

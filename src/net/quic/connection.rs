@@ -3,7 +3,9 @@
 
 use super::congestion::CongestionChoice;
 use super::endpoint::EndpointHandle;
+use super::setup::MAX_SEND_WINDOW;
 use super::stream::QuicStream;
+use super::streams::FurtherStreams;
 use crate::net::tls;
 use crate::sync::{Mutex, MutexGuard};
 use bytes::Bytes;
@@ -91,7 +93,11 @@ pub struct ConnectionState {
     pub is_delivered: bool,
     /// Number of bytes that may wait to be sent, beside those in flight.
     pub unsent: u64,
-    /// The stream.
+    /// Number of bytes that may be in flight or wait, as the protocol knows it.
+    pub send_window: u64,
+    /// The further streams, with the application protocol `gt/2`.
+    pub further: Option<Box<FurtherStreams>>,
+    /// The first stream.
     pub stream: Option<StreamId>,
     /// When a packet of the peer came last.
     pub heard: Instant,
@@ -116,8 +122,14 @@ impl ConnectionState {
     }
 
     /// Returns the wakers of all that wait for the connection.
-    pub fn take_users(&mut self) -> SmallVec<[Waker; 3]> {
-        let waiting = [self.user.take(), self.reader.take(), self.writer.take()];
+    pub fn take_users(&mut self) -> SmallVec<[Waker; 4]> {
+        let further = self.further.as_mut().and_then(|it| it.take_waker());
+        let waiting = [
+            self.user.take(),
+            self.reader.take(),
+            self.writer.take(),
+            further,
+        ];
         waiting.into_iter().flatten().collect()
     }
 
@@ -197,6 +209,8 @@ impl ConnectionShared {
             is_finished: false,
             is_delivered: false,
             unsent: u64::MAX,
+            send_window: MAX_SEND_WINDOW,
+            further: None,
             stream: None,
             heard: now,
             is_to_move: false,
@@ -288,7 +302,7 @@ impl Connection {
         .await
     }
 
-    /// Opens the stream.
+    /// Opens the first stream.
     #[cfg(feature = "client")]
     pub fn open_stream(self) -> io::Result<QuicStream> {
         let mut state = self.0.lock();

@@ -3,12 +3,13 @@
 use super::connection::{wait, ConnectionShared, ConnectionState, ConnectionUse, Phase, CUT};
 use super::endpoint::outgoing;
 use super::mover::Mover;
-use super::setup::{BBR_PROTOCOL, MAX_SEND_WINDOW};
+use super::setup::{BBR_PROTOCOL, MAX_SEND_WINDOW, STREAMS_PROTOCOL};
 use super::socket::OutgoingDatagrams;
+use super::streams::{FurtherStreams, FIRST_STREAMS};
 use crate::net::{clock, TaskGuard, Timer};
 use bytes::Bytes;
 use quinn_proto::crypto::rustls::HandshakeData;
-use quinn_proto::{ConnectionError, Event, StreamEvent, VarInt};
+use quinn_proto::{ConnectionError, Dir, Event, StreamEvent, VarInt};
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::future::Future;
@@ -24,6 +25,8 @@ const MAX_SEGMENTS: usize = 40;
 const MAX_CALLS_IN_A_ROW: u32 = 4;
 /// Minimum number of bytes that may wait to be sent, beside those in flight.
 const MIN_UNSENT: u64 = 16 * 1024;
+/// Number of bytes like [`MIN_UNSENT`] where urgent bytes are sent before them.
+const STREAMS_UNSENT: u64 = 128 * 1024;
 /// Time in which the last bytes of a connection without a user have to arrive.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time that the peer has to end its direction of the stream once all bytes have arrived: a close could discard what
@@ -63,7 +66,7 @@ enum Sent {
 }
 
 /// Wakers to wake once the connection is not locked.
-type Woken = SmallVec<[Waker; 3]>;
+type Woken = SmallVec<[Waker; 4]>;
 
 impl Driver {
     /// Creates the task. The endpoint counts a handshake with `counted`.
@@ -93,6 +96,7 @@ impl Driver {
                 Event::HandshakeDataReady => self.choose(state),
                 Event::Connected => {
                     state.phase = Phase::Established;
+                    self.let_streams_come(state);
                     self.end_handshake();
                     woken.extend(state.user.take());
                 }
@@ -101,29 +105,66 @@ impl Driver {
                     self.end_handshake();
                     woken.extend(state.take_users());
                 }
-                Event::Stream(StreamEvent::Opened { .. }) | Event::DatagramReceived => {
+                Event::Stream(event) => self.stream_event(state, event, woken),
+                Event::DatagramReceived => {
                     woken.extend(state.user.take());
+                    tell(state, woken, FurtherStreams::datagrams);
                 }
-                Event::Stream(StreamEvent::Readable { .. }) => woken.extend(state.reader.take()),
-                Event::Stream(StreamEvent::Writable { .. }) => woken.extend(state.writer.take()),
-                Event::Stream(StreamEvent::Stopped { .. }) => {
-                    state.is_delivered = true;
-                    woken.extend(state.writer.take());
-                }
-                Event::Stream(StreamEvent::Finished { .. }) => state.is_delivered = true,
-                Event::Stream(StreamEvent::Available { .. }) | Event::DatagramsUnblocked => {}
+                Event::DatagramsUnblocked => {}
             }
         }
     }
 
-    /// Chooses the congestion control that the client's protocol asks for.
-    fn choose(&self, state: &ConnectionState) {
+    /// Lets a server open streams for visitors.
+    fn let_streams_come(&self, state: &mut ConnectionState) {
+        let is_server = self.shared.choice.is_some();
+        if let Some(further) = state.further.as_mut().filter(|_| !is_server) {
+            further.limit = FIRST_STREAMS;
+            let limit = VarInt::from_u32(FIRST_STREAMS);
+            state.proto.set_max_concurrent_streams(Dir::Bi, limit);
+        }
+    }
+
+    /// Handles what has happened to streams.
+    fn stream_event(&self, state: &mut ConnectionState, event: StreamEvent, woken: &mut Woken) {
+        let is_first = |id| state.stream.is_none_or(|first| first == id);
+        match event {
+            StreamEvent::Readable { id } if is_first(id) => woken.extend(state.reader.take()),
+            StreamEvent::Readable { id } => tell(state, woken, |it| it.readable(id)),
+            // Its frames are what other streams wait for.
+            StreamEvent::Writable { id } if is_first(id) => {
+                woken.insert_many(0, state.writer.take());
+            }
+            StreamEvent::Writable { id } => tell(state, woken, |it| it.writable(id)),
+            StreamEvent::Stopped { id, .. } if is_first(id) => {
+                state.is_delivered = true;
+                woken.extend(state.writer.take());
+            }
+            StreamEvent::Stopped { id, error_code } => {
+                tell(state, woken, |it| it.stopped(id, error_code));
+            }
+            StreamEvent::Finished { id } if is_first(id) => state.is_delivered = true,
+            StreamEvent::Finished { .. } => {}
+            StreamEvent::Opened { .. } => {
+                woken.extend(state.user.take());
+                tell(state, woken, FurtherStreams::opened);
+            }
+            StreamEvent::Available { .. } => tell(state, woken, FurtherStreams::available),
+        }
+    }
+
+    /// Chooses what the application protocol asks for: the congestion control, and streams for visitors.
+    fn choose(&self, state: &mut ConnectionState) {
         let data = state.proto.crypto_session().handshake_data();
         let data = data.and_then(|data| data.downcast::<HandshakeData>().ok());
         let protocol = data.and_then(|data| data.protocol);
         let choice = &self.shared.choice;
         if let (Some(choice), Some(BBR_PROTOCOL)) = (choice, protocol.as_deref()) {
             choice.set_bbr();
+        }
+        if protocol.as_deref() == Some(STREAMS_PROTOCOL) {
+            state.unsent = STREAMS_UNSENT;
+            state.further = Some(Box::default());
         }
     }
 
@@ -142,7 +183,8 @@ impl Driver {
             ConnectionUse::Finishing(since) => {
                 let farewell = since + FAREWELL_TIMEOUT;
                 let end = since + DELIVERY_TIMEOUT;
-                if state.is_delivered && (state.is_read || now >= farewell) {
+                let is_delivered = state.is_delivered && state.proto.streams().send_streams() == 0;
+                if is_delivered && (state.is_read || now >= farewell) {
                     VarInt::from_u32(0)
                 } else if now >= end {
                     CUT
@@ -187,6 +229,14 @@ impl Driver {
     }
 }
 
+/// Notes news of further streams and wakes the task that waits for them.
+fn tell(state: &mut ConnectionState, woken: &mut Woken, note: impl FnOnce(&mut FurtherStreams)) {
+    if let Some(further) = &mut state.further {
+        note(further);
+        woken.extend(further.take_waker());
+    }
+}
+
 /// Returns how many bytes of a connection may be in flight or wait: what the network takes, and `unsent` bytes.
 /// Those that wait delay all that is written later.
 fn send_window(in_flight: u64, unsent: u64) -> u64 {
@@ -228,6 +278,7 @@ impl Future for Driver {
         let moves = this.path.check(&this.shared, &mut state, now);
         let in_flight = state.proto.congestion_state().window();
         let window = send_window(in_flight, state.unsent);
+        state.send_window = window;
         state.proto.set_send_window(window);
         // Sending may have made room, or have ended the connection.
         this.events(&mut state, &mut woken);

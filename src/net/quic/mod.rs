@@ -1,4 +1,4 @@
-//! QUIC (RFC 9000): connections of one stream, which is a [`Conn`](super::Conn), on UDP sockets. The protocol
+//! QUIC (RFC 9000): connections whose first stream is a [`Conn`](super::Conn), on UDP sockets. The protocol
 //! is quinn-proto, a state machine; sockets, timers and tasks are those of gt. Not the tunnel in the stream.
 //!
 //! An [`Endpoint`] has one socket. Its task receives datagrams for all connections; each connection has a
@@ -25,6 +25,7 @@ mod socket;
 #[cfg(feature = "client")]
 mod source;
 mod stream;
+mod streams;
 
 #[cfg(feature = "client")]
 pub use connect::connect;
@@ -41,7 +42,8 @@ pub use setup::ServerSetup;
 #[cfg(feature = "server")]
 pub use socket::QuicSocket;
 pub use stream::QuicStream;
+pub use streams::{QuicStreamId, QuicStreams, ReadEnd, StreamNews, Urgency};
 
 #[cfg(test)]
 #[cfg(all(feature = "server", feature = "client"))]
-mod tests;
+pub mod tests;

@@ -22,15 +22,21 @@ pub const PROTOCOL: &[u8] = b"gt-quic";
 /// The application protocol of tunnels over QUIC with BBR as the congestion control.
 pub const BBR_PROTOCOL: &[u8] = b"default";
 
-/// Bytes of a stream that may have arrived and wait for their reader, most of them only because an earlier
+/// The application protocol whose first stream carries hellos and signals, and each further one a visitor.
+pub const STREAMS_PROTOCOL: &[u8] = b"gt/2";
+
+/// Bytes of a connection that may have arrived and wait for their reader, most of them only because an earlier
 /// packet is lost: a line of 80 Mbit/s and 100 ms.
-pub const STREAM_WINDOW: u32 = 1024 * 1024;
-/// Bytes like [`STREAM_WINDOW`] of a client that has not logged in: more than a hello has.
+pub const WINDOW: u32 = 1024 * 1024;
+/// Bytes like [`WINDOW`] of one stream: no stream is held back but by the connection's window, which is raised after
+/// the login.
+const STREAM_WINDOW: u32 = 2 * WINDOW;
+/// Bytes like [`WINDOW`] of a client that has not logged in: more than a hello has.
 const LOGIN_WINDOW: u32 = 32 * 1024;
 /// Maximum bytes that are sent and not acknowledged, or wait to be sent. See `driver::send_window`.
 pub const MAX_SEND_WINDOW: u64 = 2 * 1024 * 1024;
 /// Bytes of datagrams (RFC 9221) that wait in each direction.
-const DATAGRAM_BUFFER: usize = 16 * 1024;
+const DATAGRAM_BUFFER: usize = 64 * 1024;
 /// Time of silence after which both ends give a connection up.
 const IDLE_TIMEOUT_MS: u32 = 60_000;
 /// Time of silence after which a client sends a packet, so that NATs keep its mapping: some drop one after 30 s, though
@@ -87,10 +93,9 @@ fn transport(congestion: CongestionChoice, is_server: bool) -> TransportConfig {
     let idle = IdleTimeout::from(VarInt::from_u32(IDLE_TIMEOUT_MS));
     let mut mtu = MtuDiscoveryConfig::default();
     mtu.upper_bound(MAX_MTU);
-    // There is one stream, so either window limits it. This one can be raised.
     let window = match is_server {
         true => LOGIN_WINDOW,
-        false => STREAM_WINDOW,
+        false => WINDOW,
     };
     config
         .max_concurrent_bidi_streams(VarInt::from_u32(u32::from(is_server)))
@@ -101,7 +106,7 @@ fn transport(congestion: CongestionChoice, is_server: bool) -> TransportConfig {
         .max_idle_timeout(Some(idle))
         .keep_alive_interval((!is_server).then_some(KEEP_ALIVE))
         .mtu_discovery_config(Some(mtu))
-        .datagram_receive_buffer_size(is_server.then_some(DATAGRAM_BUFFER))
+        .datagram_receive_buffer_size(Some(DATAGRAM_BUFFER))
         .datagram_send_buffer_size(DATAGRAM_BUFFER)
         .congestion_controller_factory(Arc::new(congestion));
     config
@@ -113,41 +118,30 @@ fn transport(congestion: CongestionChoice, is_server: bool) -> TransportConfig {
 pub struct ClientSetup {
     crypto: Arc<QuicClientConfig>,
     bbr: bool,
-    /// Whether datagrams are taken.
-    datagrams: bool,
 }
 
 #[cfg(feature = "client")]
 impl ClientSetup {
-    /// Uses a connector's certificates, and BBR as the congestion control, or else CUBIC.
-    pub fn new(connector: &tls::Connector, bbr: bool) -> io::Result<Self> {
-        let protocol = match bbr {
+    /// Uses a connector's certificates, and BBR as the congestion control, or else CUBIC. Offers a stream for each
+    /// visitor if `streams`.
+    pub fn new(connector: &tls::Connector, bbr: bool, streams: bool) -> io::Result<Self> {
+        let one = match bbr {
             true => BBR_PROTOCOL,
             false => PROTOCOL,
         };
-        let crypto = QuicClientConfig::try_from(connector.config_for(protocol));
+        let config = match streams {
+            true => connector.config_for(&[STREAMS_PROTOCOL, one]),
+            false => connector.config_for(&[one]),
+        };
+        let crypto = QuicClientConfig::try_from(config);
         let crypto = Arc::new(crypto.map_err(io::Error::other)?);
-        Ok(Self {
-            crypto,
-            bbr,
-            datagrams: false,
-        })
-    }
-
-    /// Takes datagrams, too.
-    #[cfg(test)]
-    pub fn with_datagrams(self) -> Self {
-        Self {
-            datagrams: true,
-            ..self
-        }
+        Ok(Self { crypto, bbr })
     }
 
     /// Returns the configuration of a connection.
     pub fn config(&self) -> quinn_proto::ClientConfig {
         let mut config = quinn_proto::ClientConfig::new(self.crypto.clone());
-        let mut transport = transport(CongestionChoice::new(self.bbr), false);
-        transport.datagram_receive_buffer_size(self.datagrams.then_some(DATAGRAM_BUFFER));
+        let transport = transport(CongestionChoice::new(self.bbr), false);
         config.transport_config(Arc::new(transport));
         config
     }
@@ -166,9 +160,12 @@ pub struct ServerSetup {
 #[cfg(feature = "server")]
 impl ServerSetup {
     /// Uses a certificate, and BBR as the congestion control of all connections, or else of those whose
-    /// client uses it.
-    pub fn new(identity: &tls::QuicIdentity, bbr: bool) -> io::Result<Self> {
-        let tls = identity.config_for(&[PROTOCOL, BBR_PROTOCOL]);
+    /// client uses it. Takes clients that want a stream for each visitor if `streams`.
+    pub fn new(identity: &tls::QuicIdentity, bbr: bool, streams: bool) -> io::Result<Self> {
+        let tls = match streams {
+            true => identity.config_for(&[STREAMS_PROTOCOL, PROTOCOL, BBR_PROTOCOL]),
+            false => identity.config_for(&[PROTOCOL, BBR_PROTOCOL]),
+        };
         let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
         let mut secret = [0; 64];
         tls::fill_random(&mut secret)?;

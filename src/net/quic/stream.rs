@@ -1,6 +1,7 @@
 //! The stream of a connection, with the interface of [`Conn`](crate::net::Conn).
 
 use super::connection::{wait, ConnectionShared, ConnectionState, CUT};
+use super::streams::QuicStreams;
 
 use crate::keys::Binding;
 use crate::net::{clock, tls};
@@ -12,12 +13,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 #[cfg(feature = "server")]
-use {
-    super::connection::Phase, super::setup::STREAM_WINDOW, quinn_proto::VarInt,
-    std::future::poll_fn,
-};
+use {super::connection::Phase, super::setup::WINDOW, quinn_proto::VarInt, std::future::poll_fn};
 
-/// The bidirectional stream of a connection. Dropping it closes the connection, once all bytes that were
+/// Bytes of signals that may wait or be in flight, beside those of visitors.
+const SIGNALS: u64 = 256 * 1024;
+
+/// The first bidirectional stream of a connection. Dropping it closes the connection, once all bytes that were
 /// written have arrived.
 pub struct QuicStream {
     shared: Arc<ConnectionShared>,
@@ -120,7 +121,14 @@ impl QuicStream {
         if let Some(e) = state.failure() {
             return Poll::Ready(Err(e));
         }
-        match state.proto.send_stream(self.id).write(buf) {
+        let window = state.send_window;
+        if state.further.is_some() {
+            // Signals do not wait for visitors' bytes.
+            state.proto.set_send_window(window.saturating_add(SIGNALS));
+        }
+        let written = state.proto.send_stream(self.id).write(buf);
+        state.proto.set_send_window(window);
+        match written {
             Ok(count) => {
                 state.wake_driver();
                 Poll::Ready(Ok(count))
@@ -158,13 +166,35 @@ impl QuicStream {
     /// See [`Socket::limit_unsent`](crate::net::Socket::limit_unsent).
     pub fn limit_unsent(&self, bytes: u32) {
         let mut state = self.shared.lock();
-        state.unsent = u64::from(bytes);
-        state.wake_driver();
+        // Visitors' bytes are not in this stream if there are further ones.
+        if state.further.is_none() {
+            state.unsent = u64::from(bytes);
+            state.wake_driver();
+        }
     }
 
     /// See [`Socket::has_failed`](crate::net::Socket::has_failed).
     pub fn has_failed(&self) -> bool {
         self.shared.lock().failure().is_some()
+    }
+
+    /// Returns the further streams of the connection; `None` if its application protocol has none.
+    pub fn streams(&self) -> Option<QuicStreams> {
+        let has_them = self.shared.lock().further.is_some();
+        has_them.then(|| QuicStreams::new(self.shared.clone()))
+    }
+
+    /// Whether each visitor has a stream of its own.
+    pub fn has_streams(&self) -> bool {
+        self.shared.lock().further.is_some()
+    }
+
+    /// Makes BBR the congestion control of a server's connection.
+    #[cfg(feature = "server")]
+    pub fn use_bbr(&self) {
+        if let Some(choice) = &self.shared.choice {
+            choice.set_bbr();
+        }
     }
 
     /// Returns what binds a login with a key to the connection: the exported keying material of its TLS 1.3.
@@ -197,7 +227,7 @@ impl QuicStream {
     #[cfg(feature = "server")]
     pub fn raise_window(&self) {
         let mut state = self.shared.lock();
-        let window = VarInt::from_u32(STREAM_WINDOW);
+        let window = VarInt::from_u32(WINDOW);
         state.proto.set_receive_window(window);
         state.wake_driver();
     }

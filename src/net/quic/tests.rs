@@ -7,7 +7,9 @@ use async_std::task::block_on;
 use futures_lite::future;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Time that a test allows for a connection, more than it takes on a slow machine.
@@ -18,17 +20,24 @@ struct Ends {
     endpoint: Endpoint,
     setup: ServerSetup,
     connections: WaitGroup,
+    /// Whether visitors have streams of their own.
+    streams: bool,
 }
 
 impl Ends {
     fn new() -> Self {
+        Self::with(false)
+    }
+
+    fn with(streams: bool) -> Self {
         let identity = QuicIdentity::new(ServerIdentity::new().unwrap()).unwrap();
-        let setup = ServerSetup::new(&identity, false).unwrap();
+        let setup = ServerSetup::new(&identity, false, streams).unwrap();
         let socket = QuicSocket::bind(Some("127.0.0.1"), 0).unwrap();
         Self {
             endpoint: Endpoint::start(socket, 1, &setup, None).unwrap(),
             setup,
             connections: WaitGroup::default(),
+            streams,
         }
     }
 
@@ -37,12 +46,15 @@ impl Ends {
     }
 
     async fn connect(&self, trust: ServerTrust<'_>) -> io::Result<Conn> {
-        let setup = ClientSetup::new(&Connector::new(trust).unwrap(), true).unwrap();
-        let setup = setup.with_datagrams();
+        self.connect_by(self.addr(), trust).await
+    }
+
+    async fn connect_by(&self, addr: SocketAddr, trust: ServerTrust<'_>) -> io::Result<Conn> {
+        let setup = ClientSetup::new(&Connector::new(trust).unwrap(), true, self.streams).unwrap();
         let connections = self.connections.clone();
         let guard = move || connections.begin();
         let dialer = Dialer::default();
-        let to = (&dialer, "127.0.0.1", self.addr().port());
+        let to = (&dialer, "127.0.0.1", addr.port());
         let (conn, _) = connect(to, &setup, guard, CONNECT_TIMEOUT).await?;
         Ok(conn)
     }
@@ -52,14 +64,22 @@ impl Ends {
         let guard = self.connections.begin();
         let connection = attempt.accept(&self.setup, guard).await?;
         connection.established().await?;
-        assert_eq!(connection.protocol().as_deref(), Some(&b"default"[..]));
+        let protocol = match self.streams {
+            true => &b"gt/2"[..],
+            false => b"default",
+        };
+        assert_eq!(connection.protocol().as_deref(), Some(protocol));
         connection.accept_stream().await
     }
 
     /// Returns both ends of a connection, after a first byte: a stream is not known before.
     async fn pair(&self) -> (Conn, Conn) {
+        self.pair_by(self.addr()).await
+    }
+
+    async fn pair_by(&self, addr: SocketAddr) -> (Conn, Conn) {
         let connecting = async {
-            let client = self.connect(ServerTrust::Nobody).await.unwrap();
+            let client = self.connect_by(addr, ServerTrust::Nobody).await.unwrap();
             client.write_all(b"!").await.unwrap();
             client
         };
@@ -69,6 +89,64 @@ impl Ends {
             server
         };
         future::zip(connecting, accepting).await
+    }
+}
+
+/// Returns a client's and a server's end of a connection whose visitors have streams of their own.
+pub async fn pair_with_streams() -> (Conn, Conn) {
+    Ends::with(true).pair().await
+}
+
+/// A line between a client and a server, which can lose the server's longer packets.
+pub struct Line {
+    /// The server's packets that are longer are lost.
+    pub longest: Arc<AtomicUsize>,
+    /// Number of packets that were lost.
+    pub lost: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Line {
+    /// Returns both ends of a connection like those of [`pair_with_streams`], and the line between them.
+    pub async fn between() -> (Conn, Conn, Line) {
+        let ends = Ends::with(true);
+        let server = ends.addr();
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let addr = socket.local_addr().unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(50)))
+            .unwrap();
+        let line = Line {
+            longest: Arc::new(AtomicUsize::new(usize::MAX)),
+            lost: Arc::default(),
+            stop: Arc::default(),
+        };
+        let (longest, lost) = (line.longest.clone(), line.lost.clone());
+        let stop = line.stop.clone();
+        std::thread::spawn(move || {
+            let (mut client, mut buf) = (None, vec![0; 2000]);
+            while !stop.load(Ordering::SeqCst) {
+                let Ok((n, from)) = socket.recv_from(&mut buf) else {
+                    continue;
+                };
+                if from != server {
+                    client = Some(from);
+                    let _ = socket.send_to(&buf[..n], server);
+                } else if n > longest.load(Ordering::SeqCst) {
+                    lost.fetch_add(1, Ordering::SeqCst);
+                } else if let Some(client) = client {
+                    let _ = socket.send_to(&buf[..n], client);
+                }
+            }
+        });
+        let (client, server) = ends.pair_by(addr).await;
+        (client, server, line)
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
     }
 }
 
@@ -239,6 +317,7 @@ fn an_endpoint_that_is_closed_opens_again_with_its_connections() {
             endpoint,
             setup,
             connections,
+            streams,
         } = ends;
         let closed = endpoint.close();
         let handle = closed.get().unwrap();
@@ -246,6 +325,7 @@ fn an_endpoint_that_is_closed_opens_again_with_its_connections() {
             endpoint: Endpoint::reopen(handle, &setup),
             setup,
             connections,
+            streams,
         };
         // The user of the closed one goes later.
         drop((endpoint, closed));
@@ -296,6 +376,7 @@ fn a_process_that_takes_over_passes_on_the_packets_of_the_others_connections() {
             endpoint,
             setup,
             connections,
+            streams,
         } = ends;
         drop(endpoint);
         let bytes = sample(17);
@@ -310,6 +391,7 @@ fn a_process_that_takes_over_passes_on_the_packets_of_the_others_connections() {
             endpoint: child,
             setup,
             connections,
+            streams,
         };
         let (client, server) = ends.pair().await;
         server.write_all(b"new").await.unwrap();

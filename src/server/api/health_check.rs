@@ -146,6 +146,7 @@ impl ProbeTarget {
             }],
             window: 0,
             origins: false,
+            bbr: false,
             instance: None,
         };
         tunnel.send_bytes(&hello.encode(Version::One));

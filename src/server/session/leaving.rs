@@ -125,6 +125,7 @@ impl ServerSession {
             services,
             window: 0,
             origins: false,
+            bbr: false,
             instance: None,
         };
         let (is_ready, last_stream) = match origin {

@@ -74,6 +74,9 @@ pub async fn serve(
     let verified = verified.unwrap_or(Err(LoginRejection::Silent));
     let authenticated = match verified {
         Ok((hello, authenticator, verdict)) => {
+            if hello.bbr {
+                quic::use_bbr(&conn);
+            }
             admit(&state, peer, hello, authenticator, verdict).await
         }
         Err(rejected) => Err(rejected),
@@ -751,7 +754,8 @@ impl ServerSession {
                 self.service_state(service, is_up)
             }
             // The other signals are not for servers, and are harmless.
-            Event::Signal(_) | Event::Services(None) | Event::Opened(..) => {}
+            Event::Signal(_) | Event::Services(None) => {}
+            Event::Opened(..) | Event::OpenedBefore(..) => {}
         }
         EventStep::Next
     }

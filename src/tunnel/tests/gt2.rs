@@ -96,7 +96,7 @@ async fn expect_violation(end: &End, why: &str) {
 
 #[test]
 fn a_stopped_reader_costs_its_window_and_delays_no_other_stream() {
-    task::block_on(async {
+    both_ways(|| async {
         let (server, client) = ends_of(Version::Two);
         let mut lazy = server.open(1);
         lazy.announce();
@@ -242,7 +242,7 @@ fn frames_of_unknown_streams_and_later_versions_are_ignored() {
 
 #[test]
 fn each_direction_ends_independently() {
-    task::block_on(async {
+    both_ways(|| async {
         let (server, client) = ends_of(Version::Two);
         let mut stream = server.open(1);
         stream.write_all(b"question").await.unwrap();
@@ -406,7 +406,7 @@ fn the_end_of_each_side_is_the_end_of_one_direction() {
 
 #[test]
 fn a_half_closed_visitor_that_is_gone_is_detected() {
-    task::block_on(async {
+    both_ways(|| async {
         let (server, client) = ends_of(Version::Two);
         let (relay, visitor) = relayed(&server);
         visitor.write_all(b"question").await.unwrap();

@@ -140,6 +140,7 @@ pub fn encode(head: Header) -> Encoded {
         Header::Finish { .. }
         | Header::Credit { .. }
         | Header::Registration { .. }
+        | Header::StreamsOpened(_)
         | Header::Skip { .. } => out,
     }
 }

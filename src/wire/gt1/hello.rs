@@ -202,6 +202,7 @@ impl Gt1HelloReader {
                 ..
             } => Ok(Hello {
                 origins: false,
+                bbr: false,
                 instance: None,
                 id,
                 proof,

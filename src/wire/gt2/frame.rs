@@ -29,6 +29,7 @@ const SERVICES: u8 = 0x0C;
 const RECONNECT: u8 = 0x0D;
 const PORT_UNAVAILABLE: u8 = 0x0E;
 const SERVICE_STATE: u8 = 0x0F;
+const STREAMS_OPENED: u8 = 0x10;
 
 /// Bit of the kinds that a receiver must know; it may ignore other unknown kinds.
 const CRITICAL: u8 = 0x80;
@@ -173,6 +174,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
             });
             (head, 3)
         }
+        STREAMS_OPENED => (u32_at(bytes, HEAD).map(Header::StreamsOpened), 4),
         unknown if unknown & CRITICAL != 0 => return Err(Malformed::UnknownFrame(unknown)),
         _ => return Ok(Some((Header::Skip { len }, HEAD))),
     };
@@ -208,6 +210,7 @@ pub fn encode(head: Header) -> Encoded {
         Header::Ping(number) => tunnel(PING, &number.to_be_bytes()),
         Header::Pong(number) => tunnel(PONG, &number.to_be_bytes()),
         Header::Registration { len } => begin(SERVICES, len, StreamId(0)),
+        Header::StreamsOpened(number) => tunnel(STREAMS_OPENED, &number.to_be_bytes()),
         Header::Signal(signal) => match signal {
             Signal::Close => tunnel(CLOSE, &[]),
             Signal::Ready => tunnel(READY, &[]),
@@ -292,6 +295,7 @@ mod tests {
             }),
             any::<u64>().prop_map(Header::Ping),
             any::<u64>().prop_map(Header::Pong),
+            any::<u32>().prop_map(Header::StreamsOpened),
             (1..=MAX_LENGTH).prop_map(|len| Header::Registration { len }),
             prop_oneof![
                 Just(Signal::Close),
@@ -369,7 +373,7 @@ mod tests {
     #[test]
     fn unknown_frames_are_ignored_unless_critical() {
         let unknown = |kind| [kind, 1, 2, 3, 0, 0, 0, 0];
-        for kind in [0x00, SERVICE_STATE + 1, 0x7F] {
+        for kind in [0x00, STREAMS_OPENED + 1, 0x7F] {
             let head = Header::Skip { len: 0x01_0203 };
             assert_eq!(parse(&unknown(kind)), Ok(Some((head, 8))));
         }

@@ -18,6 +18,8 @@ const UDP: u32 = 4;
 const HEALTH: u32 = 8;
 /// Bit of the capabilities: services may be of groups.
 const GROUPS: u32 = 16;
+/// Bit of the capabilities: the client's congestion control is BBR.
+const BBR: u32 = 32;
 /// Maximum length in bytes of a server's answer after its length field.
 const MAX_ANSWER: u32 = 4096;
 
@@ -50,7 +52,8 @@ pub fn encode(hello: &Hello) -> Vec<u8> {
     let domains = if hello.has_domains() { DOMAINS } else { 0 };
     let udp = if hello.has_udp() { UDP } else { 0 };
     let groups = if hello.has_groups() { GROUPS } else { 0 };
-    begin(origins | domains | udp | groups, &fields)
+    let bbr = if hello.bbr { BBR } else { 0 };
+    begin(origins | domains | udp | groups | bbr, &fields)
 }
 
 /// Encodes the fields with credentials and services, without a signature.
@@ -457,6 +460,7 @@ impl Gt2HelloReader {
                 services,
                 window: optional.window.unwrap_or_default(),
                 origins: optional.capabilities & ORIGINS != 0,
+                bbr: optional.capabilities & BBR != 0,
                 instance: optional.instance,
             }),
             unfinished => Err(unfinished),
@@ -477,6 +481,7 @@ mod tests {
             services,
             window: 32 * 1024,
             origins: false,
+            bbr: false,
             instance: None,
         }
     }
@@ -778,7 +783,7 @@ mod tests {
             secret in proptest::collection::vec(any::<u8>(), 1..=MAX_NAME),
             services in proptest::collection::vec(any_service(), 1..40),
             window in any::<u32>(),
-            origins in any::<bool>(),
+            (origins, bbr) in any::<(bool, bool)>(),
             instance in any::<Option<[u8; INSTANCE_LENGTH]>>(),
             key in proptest::option::of(
                 (any::<[u8; 32]>(), proptest::collection::vec(any::<u8>(), SIGNATURE))
@@ -792,7 +797,7 @@ mod tests {
                     signature: signature.try_into().ok(),
                 })),
             };
-            let hello = Hello { id: id.into(), proof, services, window, origins, instance };
+            let hello = Hello { id: id.into(), proof, services, window, origins, bbr, instance };
             let mut bytes = encode(&hello);
             let len = bytes.len() - 2;
             bytes.extend_from_slice(&[0xAA; 50]);
@@ -809,7 +814,7 @@ mod tests {
             bytes.extend_from_slice(&[0xAA; 50]);
             let reader = Gt2HelloReader::registration(u32::try_from(len).unwrap());
             let (read, used) = decode(reader, &bytes, step).unwrap();
-            prop_assert_eq!(read, Hello { window: 0, origins: false, instance: None, ..hello });
+            prop_assert_eq!(read, Hello { window: 0, origins: false, bbr: false, instance: None, ..hello });
             prop_assert_eq!(used, len);
         }
 

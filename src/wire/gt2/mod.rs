@@ -3,3 +3,5 @@
 pub mod frame;
 pub mod hello;
 pub mod origin;
+#[cfg(feature = "quic")]
+pub mod stream_header;
