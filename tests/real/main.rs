@@ -15,6 +15,8 @@ mod examples;
 #[cfg(all(feature = "server", feature = "client"))]
 mod fail2ban;
 mod fixtures;
+#[cfg(all(feature = "server", feature = "client", feature = "keys"))]
+mod full_disk;
 #[cfg(all(feature = "server", feature = "client"))]
 mod haproxy;
 #[cfg(all(feature = "server", feature = "client"))]
