@@ -24,6 +24,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+/// Silence after which a flow of datagrams ends, if the service has no localTimeout: longer than the end that dials
+/// keeps it.
+const FLOW_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// Connects a data channel to the service that its label names, or to the first, and relays it to
 /// its end.
 pub const ACCEPT: AcceptChannel = accept;
@@ -32,6 +36,7 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
     let services = context.services();
     let wanted = match ServiceLabel::parse(label) {
         ServiceLabel::Private => Wanted::Private(Carried::Bytes),
+        ServiceLabel::PrivateUdp => Wanted::Private(Carried::Datagrams),
         label => match services.labelled(label, &context.id) {
             Some(index) => Wanted::Known(index),
             None => return log::debug!("a peer asks for an unknown service: {label:?}"),
@@ -124,6 +129,14 @@ async fn carry(
                 Some(conn) => p2p::carry(channel, Arc::new(conn)).await,
                 None => Ok(()),
             }
+        }
+        ServiceTarget::Server(addr) if service.config.is_udp() => {
+            let conn = dial(service, addr, visitor).await?;
+            p2p::accept_flow(&mut channel).await?;
+            let patience = service.config.local_timeout.unwrap_or(FLOW_TIMEOUT);
+            p2p::carry_flow(&channel, &conn, patience).await;
+            service.tell_losses();
+            Ok(())
         }
         ServiceTarget::Server(addr) => {
             let dialing = dial(service, addr, visitor);

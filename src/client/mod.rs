@@ -58,7 +58,7 @@ use crate::sync::Mutex;
 use crate::wire::hello::INSTANCE;
 use context::{connector, ClientContext, Credential, LazyTls};
 use event_listener::Event;
-use forward::{PlannedForward, TcpForwarder};
+use forward::{PlannedForward, PlannedUdpForward, TcpForwarder, UdpForwarder};
 use futures_lite::future;
 use health::HealthWatch;
 use p2p::{P2p, P2pOptions};
@@ -92,6 +92,7 @@ pub struct Client {
     p2p: Arc<P2p>,
     pools: Vec<Arc<Pool>>,
     forward: Option<TcpForwarder>,
+    udp_forward: Option<UdpForwarder>,
     /// The configuration of the connections to servers.
     uplink: Uplink,
     /// Clients that this one has replaced, whose streams may still run.
@@ -111,6 +112,7 @@ pub struct ClientPlan {
     connector: Option<Connector>,
     p2p: P2pOptions,
     forward: Option<PlannedForward>,
+    udp_forward: Option<PlannedUdpForward>,
     /// What distinguishes the client from others with its id; `None` if there can be none.
     instance: Option<[u8; INSTANCE]>,
 }
@@ -132,6 +134,11 @@ impl ClientPlan {
             let running = running.and_then(|client| client.forward.as_ref());
             let planned = PlannedForward::new(forward, running, file, inherited)?;
             plan.forward = Some(planned);
+        }
+        if let Some(forward) = &config.udp_forward {
+            let running = running.and_then(|client| client.udp_forward.as_ref());
+            let planned = PlannedUdpForward::new(forward, running, file, inherited)?;
+            plan.udp_forward = Some(planned);
         }
         Ok(plan)
     }
@@ -201,6 +208,7 @@ impl ClientPlan {
             connector,
             p2p: P2pOptions::new(config),
             forward: None,
+            udp_forward: None,
             instance,
         })
     }
@@ -268,7 +276,9 @@ impl Client {
         let pools: Vec<_> = pools.collect();
         let start = |planned| TcpForwarder::start(p2p.clone(), pools.clone(), planned);
         let forward = plan.forward.map(start);
-        if forward.is_some() {
+        let start = |planned| UdpForwarder::start(p2p.clone(), pools.clone(), planned);
+        let udp_forward = plan.udp_forward.map(start);
+        if forward.is_some() || udp_forward.is_some() {
             control_socket::listen();
         }
         let client = Self {
@@ -276,6 +286,7 @@ impl Client {
             p2p,
             pools,
             forward,
+            udp_forward,
             uplink: link,
             predecessors: Vec::new(),
         };
@@ -307,6 +318,9 @@ impl Client {
         self.wake_visitors();
         if plan.sources.is_some() {
             if let Some(forward) = self.forward.take() {
+                forward.stop();
+            }
+            if let Some(forward) = self.udp_forward.take() {
                 forward.stop();
             }
             let mut before = std::mem::replace(self, Self::with_rules(plan, rules));
@@ -342,6 +356,7 @@ impl Client {
                 control_socket::listen();
             }
         }
+        self.change_udp_forward(plan.udp_forward);
         let services = Arc::new(plan.services);
         let before = std::mem::replace(&mut *self.context.lock_services(), services.clone());
         before.checked().for_each(|health| health.end());
@@ -353,6 +368,24 @@ impl Client {
         // A reload is a hint that something has changed: the network is up, or refused services
         // were replaced.
         self.wake();
+    }
+
+    /// Replaces the forwarder of datagrams, unless it stays as it is.
+    fn change_udp_forward(&mut self, planned: Option<PlannedUdpForward>) {
+        if let (Some(planned), Some(running)) = (&planned, &self.udp_forward) {
+            if planned.is(running) {
+                return;
+            }
+        }
+        if let Some(before) = self.udp_forward.take() {
+            before.stop();
+        }
+        let (p2p, pools) = (&self.p2p, &self.pools);
+        let start = |planned| UdpForwarder::start(p2p.clone(), pools.clone(), planned);
+        self.udp_forward = planned.map(start);
+        if self.udp_forward.is_some() {
+            control_socket::listen();
+        }
     }
 
     /// Returns the sockets and state to hand over to the child process.
@@ -373,7 +406,8 @@ impl Client {
             .chain(instance)
             .map(|piece| (piece, None));
         let listener = self.forward.as_ref().map(TcpForwarder::share);
-        secret.chain(listener).collect()
+        let socket = self.udp_forward.as_ref().map(UdpForwarder::share);
+        secret.chain(listener).chain(socket).collect()
     }
 
     /// Waits until there is a tunnel to every server or each has been tried, for at most 10 s.

@@ -2,7 +2,7 @@
 
 use super::p2p::P2p;
 use super::pool::Pool;
-use crate::config::TcpForward;
+use crate::config::{TcpForward, UdpForward};
 use crate::handover::{Inherited, Outgoing};
 use std::io;
 use std::path::PathBuf;
@@ -47,6 +47,44 @@ impl PlannedForward {
     }
 
     pub fn is(&self, _: &TcpForwarder) -> bool {
+        match *self {}
+    }
+}
+
+/// A forwarder of datagrams, which never exists in this build.
+#[derive(Clone)]
+pub enum UdpForwarder {}
+
+impl UdpForwarder {
+    pub fn start(_: Arc<P2p>, _: Vec<Arc<Pool>>, planned: PlannedUdpForward) -> Self {
+        match planned {}
+    }
+
+    pub fn stop(&self) {
+        match *self {}
+    }
+
+    pub fn share(&self) -> Outgoing {
+        match *self {}
+    }
+}
+
+/// A planned forwarder of datagrams, which never exists in this build.
+pub enum PlannedUdpForward {}
+
+impl PlannedUdpForward {
+    pub fn new(
+        _: &UdpForward,
+        _: Option<&UdpForwarder>,
+        _: &Option<PathBuf>,
+        _: &mut Inherited,
+    ) -> io::Result<Self> {
+        Err(io::Error::other(
+            "udpForwardAddr needs P2P, which this gt was built without",
+        ))
+    }
+
+    pub fn is(&self, _: &UdpForwarder) -> bool {
         match *self {}
     }
 }

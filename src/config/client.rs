@@ -60,6 +60,12 @@ const OF_P2P: &[&str] = &[
     "tcpForwardHostPrefix",
     "tcpForwardKey",
     "tcpForwardKeyFile",
+    "udpForwardAddr",
+    "udpForwardFallback",
+    "udpForwardHostPrefix",
+    "udpForwardKey",
+    "udpForwardKeyFile",
+    "udpForwardPort",
     "webrtcConnectionIdleTimeout",
     "webrtcConnections",
     "webrtcLogLevel",
@@ -88,6 +94,8 @@ pub struct ClientConfig {
     pub tcp_forward: Option<TcpForward>,
     /// The web page by which gt is run; `None` for none.
     pub web: Option<WebConfig>,
+    /// Local UDP socket whose datagrams are forwarded to another client.
+    pub udp_forward: Option<UdpForward>,
     /// Log level, file and rotation.
     pub logging: LoggingConfig,
     /// The log of visitors; `None` for none.
@@ -155,6 +163,28 @@ pub struct TcpForward {
     pub connections: usize,
     /// Whether connections go through the server while there is no peer connection.
     pub fallback: bool,
+}
+
+/// A local UDP socket whose datagrams are forwarded to another client.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UdpForward {
+    /// Address to listen on.
+    pub addr: ListenAddr,
+    /// Host prefix of the other client.
+    pub host_prefix: String,
+    /// Its service.
+    pub target: UdpTarget,
+    /// Whether datagrams go through the server while there is no peer connection.
+    pub fallback: bool,
+}
+
+/// The service of another client that datagrams are for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum UdpTarget {
+    /// The private one with this key.
+    Private(Secret),
+    /// That with this UDP port at the server.
+    Port(u16),
 }
 
 /// The sections of a client's file. Those of type `()` are read elsewhere.
@@ -311,6 +341,37 @@ pub fn load(
     };
     let web = WebConfig::new(&common, web_file, &mut warnings).map_err(fail)?;
     secret_files.extend(web.as_ref().and_then(WebConfig::key_file));
+    let udp_key = private::key(
+        ("udpForwardKey", options.udp_forward_key),
+        ("udpForwardKeyFile", options.udp_forward_key_file),
+        &mut secret_files,
+    )
+    .map_err(fail)?;
+    let udp_target = match (udp_key, options.udp_forward_port) {
+        (Some(key), 0) => Ok(UdpTarget::Private(key)),
+        (None, port @ 1..) => Ok(UdpTarget::Port(port)),
+        (Some(_), _) => Err(
+            "udpForwardKey and udpForwardPort name two services: remove one of them.".to_owned(),
+        ),
+        (None, 0) => Err(
+            "udpForwardAddr needs udpForwardKey, the key of a private service of the other client, or \
+             udpForwardPort, the remoteUDPPort of one that is published."
+                .to_owned(),
+        ),
+    };
+    let udp_forward = match (options.udp_forward_addr, options.udp_forward_host_prefix) {
+        (None, _) => None,
+        (Some(_), None) => {
+            let message = "udpForwardAddr needs udpForwardHostPrefix: the host prefix of the client to reach.";
+            return Err(fail(message.to_owned()));
+        }
+        (Some(addr), Some(host_prefix)) => Some(UdpForward {
+            addr,
+            host_prefix: host_prefix.0,
+            target: udp_target.map_err(fail)?,
+            fallback: options.udp_forward_fallback,
+        }),
+    };
     let client = ClientConfig {
         web,
         logging: common.logging(),
@@ -352,6 +413,7 @@ pub fn load(
             connections: small(options.webrtc_connections.0),
         },
         tcp_forward,
+        udp_forward,
     };
     check(&client).map_err(fail)?;
     Ok(RoleConfig {
@@ -365,8 +427,8 @@ pub fn load(
 
 fn check(client: &ClientConfig) -> Result<(), String> {
     // The page can add services.
-    let is_idle = client.services.is_empty() && client.tcp_forward.is_none();
-    if is_idle && client.web.is_none() {
+    let forwards = client.tcp_forward.is_some() || client.udp_forward.is_some();
+    if client.services.is_empty() && !forwards && client.web.is_none() {
         return Err("There is no service: set one, like -local http://127.0.0.1:80.".to_owned());
     }
     if client.link.remotes.is_empty() && client.link.remote_api.is_none() {

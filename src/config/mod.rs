@@ -45,8 +45,8 @@ pub use address::ListenAddr;
 #[cfg(feature = "client")]
 pub use client::{
     servers, ClientConfig, Exposure, HealthCheck, HealthProbe, Local, ProxyKind, Remote, Scheme,
-    ServerKeys, ServiceConfig, Target, TcpForward, Transport, Uplink, UserPassword, VisitorRate,
-    WebRtc, WebRtcLevel,
+    ServerKeys, ServiceConfig, Target, TcpForward, Transport, UdpForward, UdpTarget, Uplink,
+    UserPassword, VisitorRate, WebRtc, WebRtcLevel,
 };
 pub use domain::Domain;
 pub use layers::Given;
@@ -158,8 +158,12 @@ impl RoleConfig {
             #[cfg(feature = "client")]
             Role::Client(client) => {
                 let web = client.web.as_ref().map(WebConfig::addr);
-                let forward = client.tcp_forward.as_ref().map(|it| &it.addr);
-                web.into_iter().chain(forward).any(ListenAddr::is_low)
+                let tcp = client.tcp_forward.as_ref().map(|it| &it.addr);
+                let udp = client.udp_forward.as_ref().map(|it| &it.addr);
+                [web, tcp, udp]
+                    .into_iter()
+                    .flatten()
+                    .any(ListenAddr::is_low)
             }
         }
     }

@@ -22,6 +22,8 @@ mod outbound;
 mod p2p;
 #[cfg(all(feature = "client", feature = "password"))]
 mod password;
+#[cfg(all(feature = "client", feature = "p2p"))]
+mod pieces;
 #[cfg(feature = "portmap")]
 mod portmap;
 #[cfg(all(feature = "client", feature = "proxy"))]
@@ -66,6 +68,8 @@ pub use outbound::proxy_answers;
 pub use p2p::{resets, signaling};
 #[cfg(all(feature = "client", feature = "password"))]
 pub use password::passwords;
+#[cfg(all(feature = "client", feature = "p2p"))]
+pub use pieces::pieces;
 #[cfg(feature = "portmap")]
 pub use portmap::{port_mapping, upnp};
 #[cfg(all(feature = "client", feature = "proxy"))]

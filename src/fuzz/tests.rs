@@ -162,7 +162,7 @@ mod promises_of_proxies {
 
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod promises_of_peers {
-    hold!(dtls_records handshake_fragments ice_stun resets sctp_chunks signaling);
+    hold!(dtls_records handshake_fragments ice_stun pieces resets sctp_chunks signaling);
 }
 
 #[cfg(feature = "portmap")]

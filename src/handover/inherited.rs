@@ -6,7 +6,7 @@ use super::packet::{PacketReader, PacketWriter};
 use crate::config::ListenAddr;
 use crate::config::Secret;
 use crate::net::kernel::{AsFd, OwnedFd};
-#[cfg(all(feature = "server", feature = "p2p"))]
+#[cfg(feature = "p2p")]
 use crate::net::Datagrams;
 #[cfg(any(feature = "server", feature = "p2p", feature = "web"))]
 use crate::net::Listener;
@@ -94,6 +94,11 @@ pub enum Item {
         /// The address, as the configuration writes it.
         addr: String,
     },
+    /// A client's socket of udpForwardAddr. Carries the socket.
+    Datagrams {
+        /// The address, as the configuration writes it.
+        addr: String,
+    },
     /// A server's socket of QUIC. Carries the socket.
     Quic {
         /// The address, as the configuration writes it.
@@ -159,6 +164,7 @@ impl Item {
                 .bytes(id.as_bytes())
                 .bytes(secret.as_bytes()),
             Self::Stun { addr } => PacketWriter::new(7).bytes(addr.as_bytes()),
+            Self::Datagrams { addr } => PacketWriter::new(24).bytes(addr.as_bytes()),
             Self::Quic { addr } => PacketWriter::new(16).bytes(addr.as_bytes()),
             Self::QuicLink { addr, key } => PacketWriter::new(17).bytes(addr.as_bytes()).bytes(key),
             Self::QuicCert { cert, key } => PacketWriter::new(18).bytes(cert).bytes(key.as_bytes()),
@@ -222,6 +228,9 @@ impl Item {
                 secret: Secret::new(reader.bytes()?),
             },
             7 => Self::Stun {
+                addr: reader.text()?,
+            },
+            24 => Self::Datagrams {
                 addr: reader.text()?,
             },
             16 => Self::Quic {
@@ -353,6 +362,13 @@ impl Inherited {
         Datagrams::adopt(self.socket(role, &Item::Stun { addr })?).ok()
     }
 
+    /// Takes the socket of udpForwardAddr for this address like [`Inherited::listener`].
+    #[cfg(all(feature = "client", feature = "p2p"))]
+    pub fn datagrams(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<Datagrams> {
+        let addr = wanted.to_string();
+        Datagrams::adopt(self.socket(role, &Item::Datagrams { addr })?).ok()
+    }
+
     /// Takes the socket of QUIC for this address like [`Inherited::stun`].
     #[cfg(all(feature = "server", feature = "quic"))]
     pub fn quic(&mut self, role: &Option<PathBuf>, wanted: &ListenAddr) -> Option<OwnedFd> {
@@ -406,6 +422,7 @@ impl Inherited {
                 received.item,
                 Item::Listener { .. }
                     | Item::Stun { .. }
+                    | Item::Datagrams { .. }
                     | Item::Quic { .. }
                     | Item::QuicLink { .. }
                     | Item::QuicCert { .. }
@@ -486,6 +503,9 @@ mod tests {
             },
             Item::Stun {
                 addr: ":3478".to_owned(),
+            },
+            Item::Datagrams {
+                addr: ":51820".to_owned(),
             },
             Item::Quic {
                 addr: ":443".to_owned(),

@@ -106,8 +106,8 @@ impl Proxies {
     pub fn add_visitor(&mut self, node: Node) {
         self.lose(
             &node,
-            "gt has no secret services. Another client reaches a service that has a host prefix by \
-             tcpForwardAddr: ADDRESS and tcpForwardHostPrefix: PREFIX in its options (docs/p2p.md)",
+            "write tcpForwardAddr: ADDRESS, tcpForwardHostPrefix: ID and tcpForwardKey: KEY into the options of \
+             this client, for a private service of another one (docs/p2p.md)",
         );
     }
 
@@ -120,8 +120,9 @@ impl Proxies {
             "https" => Kind::Https,
             "udp" => Kind::Udp,
             "stcp" | "sudp" | "xtcp" => {
-                let why = "gt has no secret services: anyone can reach a service that is published. For a \
-                           connection between two clients, see docs/p2p.md";
+                let why =
+                    "write a service with private: KEY, which only clients with this key reach \
+                           (docs/p2p.md)";
                 return self.lose(&node, why);
             }
             "tcpmux" => return self.lose(&node, "gt has no services by HTTP CONNECT"),

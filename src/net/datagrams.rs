@@ -3,7 +3,10 @@
 
 #[cfg(not(feature = "sim"))]
 mod batch;
-#[cfg(all(any(feature = "server", feature = "proxy"), not(feature = "sim")))]
+#[cfg(all(
+    any(feature = "server", feature = "proxy", feature = "p2p"),
+    not(feature = "sim")
+))]
 mod bound;
 #[cfg(not(feature = "sim"))]
 mod coalescing;
@@ -18,18 +21,21 @@ mod run;
 #[cfg(feature = "sim")]
 mod simulated;
 
-#[cfg(all(any(feature = "server", feature = "proxy"), not(feature = "sim")))]
+#[cfg(all(
+    any(feature = "server", feature = "proxy", feature = "p2p"),
+    not(feature = "sim")
+))]
 pub use bound::{DatagramPath, Datagrams};
 pub use conn::DatagramConn;
-#[cfg(any(feature = "server", feature = "proxy"))]
+#[cfg(any(feature = "server", feature = "proxy", feature = "p2p"))]
 pub use conn::Flow;
 #[cfg(all(feature = "client", not(feature = "sim")))]
 pub use connected::dial_udp;
 #[cfg(feature = "client")]
 pub use losses::DatagramLosses;
-#[cfg(any(feature = "server", feature = "proxy"))]
+#[cfg(any(feature = "server", feature = "proxy", feature = "p2p"))]
 pub use records::DatagramQueue;
-#[cfg(any(test, fuzzing, all(feature = "quic", not(feature = "sim"))))]
+#[cfg(any(test, fuzzing, feature = "p2p", all(feature = "quic", not(feature = "sim"))))]
 pub use records::RecordReader;
 #[cfg(feature = "sim")]
 pub use simulated::{dial_udp, DatagramPath, Datagrams};

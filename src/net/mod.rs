@@ -65,13 +65,13 @@ pub use conn::tests::Flood;
 pub use conn::tests::WakeCount;
 pub use conn::{Conn, ConnLayer};
 pub use datagrams::DatagramConn;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "p2p"))]
 pub use datagrams::DatagramPath;
-#[cfg(any(test, fuzzing, all(feature = "quic", not(feature = "sim"))))]
+#[cfg(any(test, fuzzing, feature = "p2p", all(feature = "quic", not(feature = "sim"))))]
 pub use datagrams::RecordReader;
 #[cfg(feature = "client")]
 pub use datagrams::{dial_udp, DatagramLosses};
-#[cfg(any(feature = "server", feature = "proxy"))]
+#[cfg(any(feature = "server", feature = "proxy", feature = "p2p"))]
 pub use datagrams::{DatagramQueue, Datagrams, Flow};
 pub use delivery::Delivery;
 #[cfg(all(feature = "client", feature = "proxy"))]

@@ -128,6 +128,7 @@ impl RestoredClients {
                 Item::Role(_)
                 | Item::Listener { .. }
                 | Item::Stun { .. }
+                | Item::Datagrams { .. }
                 | Item::Quic { .. }
                 | Item::QuicLink { .. }
                 | Item::QuicCert { .. }

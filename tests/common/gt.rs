@@ -220,6 +220,11 @@ impl Gt {
         self.listener("tcpForwardAddr")
     }
 
+    /// Returns the address of `-udpForwardAddr`.
+    pub fn udp_forward_addr(&mut self) -> SocketAddr {
+        self.bound("udpForwardAddr", "receiving datagrams started addr=")
+    }
+
     /// Returns the address of `-sniAddr`.
     pub fn sni_addr(&mut self) -> SocketAddr {
         self.listener("sniAddr")

@@ -95,10 +95,23 @@ fn every_flag_has_its_effect() {
     let private_files = format!(
         "-id i -local tcp://h:1 -remote h {forward} -privateFile {shared} -tcpForwardKeyFile {shared}"
     );
+    let udp = "-id i -remote h -udpForwardAddr 1 -udpForwardHostPrefix p";
+    let udp_forwards = [
+        format!("{udp} -udpForwardKey {SHARED} -udpForwardFallback=false"),
+        format!("{udp} -udpForwardKeyFile {shared}"),
+        format!("{udp} -udpForwardPort 53"),
+    ];
     let [server, client] = [server, client].map(|flags| format!("{flags} {common}"));
     for (role, lines) in [
         ("server", &[server][..]),
-        ("client", &[client, keys, files, private, private_files]),
+        (
+            "client",
+            &[
+                &[client, keys, files, private, private_files],
+                &udp_forwards[..],
+            ]
+            .concat(),
+        ),
     ] {
         let without = not_effective(role, lines);
         assert!(without.is_empty(), "{without:?}");

@@ -14,6 +14,8 @@ mod congestion;
     feature = "quic"
 ))]
 mod direct_path;
+#[cfg(feature = "p2p")]
+mod forward;
 #[cfg(all(feature = "server", feature = "client"))]
 mod links;
 #[cfg(all(feature = "server", feature = "client", feature = "quic"))]

@@ -38,7 +38,7 @@ struct Ends {
 }
 
 /// Creates two homes behind `a` and `b`; `None` where that is not possible.
-fn internet(a: Nat, b: Nat) -> Option<Internet> {
+pub fn internet(a: Nat, b: Nat) -> Option<Internet> {
     if let Some(why) = missing() {
         eprintln!("skipped: {why}");
         return None;
@@ -47,12 +47,12 @@ fn internet(a: Nat, b: Nat) -> Option<Internet> {
 }
 
 /// Starts a server in the middle, and a client in the first home that serves the files of `home`.
-fn start(internet: &Internet, home: &Scratch) -> (Gt, Gt) {
+pub fn start(internet: &Internet, home: &Scratch) -> (Gt, Gt) {
     home.file("it.txt", TEXT);
     let mut server = Gt::within(
         &internet.place("middle"),
         "server -addr 0.0.0.0:8080 -stunAddr 0.0.0.0:3478 -id id1 -secret secret1 \
-         -id id2 -secret secret2",
+         -id id2 -secret secret2 -id id3 -secret secret3",
     );
     server.addr();
     server.stun_addr();
@@ -63,13 +63,13 @@ fn start(internet: &Internet, home: &Scratch) -> (Gt, Gt) {
     (server, client)
 }
 
-fn start_client(internet: &Internet, home: &str, line: &str) -> Gt {
+pub fn start_client(internet: &Internet, home: &str, line: &str) -> Gt {
     let ways = format!("-remote tcp://{MIDDLE}:8080 -remoteSTUN stun:{MIDDLE}:3478");
     Gt::within(&internet.place(home), &format!("client {ways} {line}"))
 }
 
 /// Checks that a visitor from the second home gets the file.
-fn assert_served(internet: &Internet, curl: &[&str]) {
+pub fn assert_served(internet: &Internet, curl: &[&str]) {
     let mut visitor = Command::new("ip");
     let place = internet.place("home-b");
     visitor.args(["netns", "exec", &place, "curl", "-sS"]);

@@ -20,3 +20,5 @@ mod private;
     feature = "quic"
 ))]
 mod quic;
+#[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
+mod udp_forward;

@@ -54,6 +54,8 @@ mod tcp_forward;
 mod tls;
 #[cfg(all(feature = "server", feature = "client"))]
 mod udp;
+#[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
+mod udp_forward;
 #[cfg(all(feature = "server", feature = "client"))]
 mod visitors;
 #[cfg(all(feature = "server", feature = "client", feature = "ws"))]

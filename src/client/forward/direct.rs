@@ -52,6 +52,8 @@ struct DirectState {
     is_direct: Option<bool>,
     /// Why the last attempt has failed.
     failure: Option<String>,
+    /// Why there was no way at all, as the last warning has told.
+    warned: Option<String>,
 }
 
 /// How many connections or flows have taken which way. They may wrap.
@@ -119,6 +121,7 @@ impl DirectWay {
                 counts: ForwardCounts::default(),
                 is_direct: None,
                 failure: None,
+                warned: None,
             }),
             changed: Event::new(),
         });
@@ -181,6 +184,7 @@ impl DirectWay {
         let mut inner = self.lock();
         inner.relayed += 1;
         inner.is_wanted = true;
+        inner.warned = None;
         inner.counts.relayed = inner.counts.relayed.wrapping_add(1);
         drop(inner);
         RelayedUse(self.clone())
@@ -283,6 +287,7 @@ impl DirectWay {
         let mut inner = self.lock();
         inner.retry_at = None;
         inner.failure = None;
+        inner.warned = None;
         inner.backoff.restart();
         if inner.is_direct.replace(true) != Some(true) {
             let path = path.map_or_else(String::new, |path| format!(": {path}"));
@@ -398,6 +403,31 @@ impl DirectWay {
         };
         status.paths = links.iter().filter_map(connected).collect();
         status
+    }
+
+    /// Waits until a peer is up that answers. If one is up that has just not taken a channel, waits a while first.
+    pub async fn until_up(self: &Arc<Self>) {
+        if self.link().is_some() {
+            Timer::after(DOUBT_TIME).await;
+        }
+        loop {
+            let changed = self.changed.listen();
+            if self.link().is_some() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Warns that there is no way at all, once until there is one again.
+    pub fn warn_unreachable(&self, e: &ForwardError) {
+        let prefix = &self.other.host_prefix;
+        let text = e.to_string();
+        let mut inner = self.lock();
+        if inner.warned.as_ref() != Some(&text) {
+            log::warn!("cannot reach {prefix}, neither directly nor through the server: {e}");
+            inner.warned = Some(text);
+        }
     }
 
     /// Whether the forwarder has stopped.

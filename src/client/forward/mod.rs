@@ -8,6 +8,8 @@ mod offer;
 mod other_client;
 mod status;
 mod tcp;
+mod udp;
 
 pub use status::lines as status;
 pub use tcp::{PlannedForward, TcpForwarder};
+pub use udp::{PlannedUdpForward, UdpForwarder};

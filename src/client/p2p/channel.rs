@@ -18,8 +18,8 @@ use std::time::Duration;
 
 /// One end of a channel. Dropping it ends the channel behind all bytes that were written.
 pub struct ChannelConn {
-    link: PeerHandle,
-    id: u16,
+    pub(super) link: PeerHandle,
+    pub(super) id: u16,
 }
 
 impl ChannelConn {
@@ -134,6 +134,11 @@ impl ChannelConn {
 
     pub(super) fn finish(&self) {
         self.link.with(|peer| peer.finish(self.id));
+    }
+
+    /// Waits for the end of a channel on which nothing more is said.
+    pub(super) async fn ended(&self) {
+        poll_fn(|cx| self.poll_closed(cx)).await;
     }
 
     /// Waits until the peer has ended the channel too, or is gone.

@@ -60,7 +60,6 @@ pub fn of_prefix(prefix: &str) -> String {
 }
 
 /// Returns the label for the service with this UDP port.
-#[cfg(test)]
 pub fn of_udp_port(port: u16) -> String {
     format!("{UDP}{port}")
 }

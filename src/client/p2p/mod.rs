@@ -10,8 +10,9 @@ mod crypto;
 mod driver;
 mod duplex;
 pub(super) mod endpoint;
+mod flow;
 pub(crate) mod identity;
-pub(super) mod label;
+pub(crate) mod label;
 mod limit;
 pub(super) mod link;
 pub(crate) mod memory;
@@ -19,6 +20,7 @@ pub(crate) mod message;
 pub(crate) mod nat_kind;
 pub(crate) mod packets;
 pub(crate) mod peer;
+pub(crate) mod pieces;
 #[cfg_attr(not(feature = "portmap"), path = "no_portmap.rs")]
 pub(crate) mod portmap;
 mod punch;
@@ -29,6 +31,7 @@ pub(crate) mod signaling;
 mod socket;
 
 pub use channel::{carry, ChannelConn};
+pub use flow::{accept_flow, carry_flow, carry_last_answers, carry_records, dial_flow, FlowEnd};
 pub use signaling::{answer, is_on, preflight, RelayRequest};
 
 use super::context::ClientContext;

@@ -73,6 +73,19 @@ options! {
         tcp_forward_key: Option<Secret> => ("tcpForwardKey", "string"),
         /// a file with the key of -tcpForwardKey in it
         tcp_forward_key_file: Option<PathBuf> => ("tcpForwardKeyFile", "string"),
+        /// listen on this UDP address and forward datagrams to another client, peer to peer; needs
+        /// -udpForwardHostPrefix, and -udpForwardKey or -udpForwardPort
+        udp_forward_addr: Option<ListenAddr> => ("udpForwardAddr", "string"),
+        /// use the server while there is no direct connection, for -udpForwardAddr
+        udp_forward_fallback: bool = "true" => ("udpForwardFallback", "bool"),
+        /// the other client's host prefix, for -udpForwardAddr
+        udp_forward_host_prefix: Option<HostPrefix> => ("udpForwardHostPrefix", "string"),
+        /// the key of the other client's private service, for -udpForwardAddr
+        udp_forward_key: Option<Secret> => ("udpForwardKey", "string"),
+        /// a file with the key of -udpForwardKey in it
+        udp_forward_key_file: Option<PathBuf> => ("udpForwardKeyFile", "string"),
+        /// the -remoteUDPPort of the other client's service, for -udpForwardAddr without -udpForwardKey; 0 for none
+        udp_forward_port: u16 = "0" => ("udpForwardPort", "uint"),
         /// close a peer connection that is idle for this time
         webrtc_connection_idle_timeout: Duration = "5m0s" => ("webrtcConnectionIdleTimeout", "duration"),
         /// maximum number of peers, 1 to 1000

@@ -621,6 +621,7 @@ impl Peer {
 
     /// Notes that a channel's owner has dropped it.
     pub fn drop_channel(&mut self, id: u16, now: Instant) {
+        self.end_flow(id);
         let Self {
             transport, memory, ..
         } = self;

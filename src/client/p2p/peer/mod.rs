@@ -5,6 +5,7 @@ mod binding;
 mod channel;
 pub(crate) mod channels;
 mod credit;
+mod datagrams;
 mod path;
 mod probe;
 #[cfg_attr(any(feature = "sim", not(feature = "quic")), path = "no_quic.rs")]
@@ -28,6 +29,7 @@ use bytes::BytesMut;
 pub use channel::OpenedChannel;
 use channel::{Channel, ChannelPhase};
 use credit::SendWindow;
+use datagrams::PeerFlow;
 use path::LossMeter;
 pub use path::PeerPath;
 #[cfg(test)]
@@ -91,6 +93,8 @@ pub struct Peer {
     /// The memory held for the readers of all channels.
     memory: MemoryShare,
     channels: HashMap<u16, Channel>,
+    /// The datagrams of channels that are flows.
+    flows: HashMap<u16, PeerFlow>,
     opened: VecDeque<OpenedChannel>,
     next_id: u16,
     ids: u16,

@@ -9,6 +9,7 @@ use crate::client::p2p::identity::{DtlsRole, Identity};
 use crate::client::p2p::memory::MemoryShare;
 use crate::client::p2p::nat_kind::NatAddress;
 use crate::client::p2p::packets::PacketFilter;
+use crate::client::p2p::pieces::is_piece;
 use crate::client::p2p::records::RecordFilter;
 use crate::client::p2p::resets::{OutgoingReset, StreamResets};
 use crate::client::p2p::sdp::Description;
@@ -95,6 +96,7 @@ impl Peer {
             out: VecDeque::new(),
             memory,
             channels: HashMap::default(),
+            flows: HashMap::default(),
             opened: VecDeque::new(),
             next_id: 0,
             ids: u16::MAX,
@@ -263,6 +265,9 @@ impl Peer {
                         Err(_) => self.end("no SCTP association can be made"),
                     }
                 }
+            }
+            EndpointEvent::ApplicationData(bytes) if is_piece(&bytes) => {
+                self.receive_piece(&bytes);
             }
             EndpointEvent::ApplicationData(bytes)
                 if self.packets.admit(&bytes) && self.resets.incoming(&bytes) =>

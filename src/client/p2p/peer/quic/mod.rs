@@ -7,6 +7,7 @@
 
 mod channel;
 mod channels;
+mod datagrams;
 pub(crate) mod header;
 mod paths;
 mod setup;
@@ -406,7 +407,7 @@ impl Peer {
             return;
         };
         match quic.pump(memory, now) {
-            Progress::None => {}
+            Progress::None => self.receive_quic_datagrams(),
             Progress::Established if self.state == PeerState::Connecting => {
                 self.state = PeerState::Connected;
                 self.idle_since = now;

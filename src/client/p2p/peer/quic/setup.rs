@@ -26,8 +26,8 @@ const MAX_MTU: u16 = 1452;
 /// The round-trip time that is assumed before the first measurement. The connectivity checks have shown that
 /// packets arrive, so a lost one is repeated sooner than RFC 9002 asks for (section 6.2.2).
 const INITIAL_RTT: Duration = Duration::from_millis(100);
-/// Bytes of datagrams (RFC 9221) that wait in each direction.
-const DATAGRAM_BUFFER: usize = 64 * 1024;
+/// Bytes of datagrams (RFC 9221) that wait in each direction: the pieces of one of the longest, and more.
+const DATAGRAM_BUFFER: usize = 128 * 1024;
 /// Maximum bytes of packets that wait for the acceptance of the connection, which is immediate.
 const INCOMING_BUFFER: u64 = 4 * 1024;
 
