@@ -35,7 +35,12 @@ pub use connected::dial_udp;
 pub use losses::DatagramLosses;
 #[cfg(any(feature = "server", feature = "proxy", feature = "p2p"))]
 pub use records::DatagramQueue;
-#[cfg(any(test, fuzzing, feature = "p2p", all(feature = "quic", not(feature = "sim"))))]
+#[cfg(any(
+    test,
+    fuzzing,
+    feature = "p2p",
+    all(feature = "quic", not(feature = "sim"))
+))]
 pub use records::RecordReader;
 #[cfg(feature = "sim")]
 pub use simulated::{dial_udp, DatagramPath, Datagrams};

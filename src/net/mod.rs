@@ -67,7 +67,12 @@ pub use conn::{Conn, ConnLayer};
 pub use datagrams::DatagramConn;
 #[cfg(any(feature = "server", feature = "p2p"))]
 pub use datagrams::DatagramPath;
-#[cfg(any(test, fuzzing, feature = "p2p", all(feature = "quic", not(feature = "sim"))))]
+#[cfg(any(
+    test,
+    fuzzing,
+    feature = "p2p",
+    all(feature = "quic", not(feature = "sim"))
+))]
 pub use datagrams::RecordReader;
 #[cfg(feature = "client")]
 pub use datagrams::{dial_udp, DatagramLosses};

@@ -193,7 +193,7 @@ mod tests {
 
     fn packets(number: u16, datagram: &[u8]) -> Vec<Vec<u8>> {
         let mut packets = Vec::new();
-        let most = if number % 2 == 0 {
+        let most = if number.is_multiple_of(2) {
             MAX_PIECE
         } else {
             MIN_PIECE

@@ -204,12 +204,12 @@ impl EndpointShared {
                 Some(DatagramEvent::NewConnection(incoming)) => {
                     state.attempt(incoming, &mut answers);
                 }
-                Some(DatagramEvent::Response(transmit)) => {
-                    if !is_answered_by_reset(datagram) || state.may_reset(now) {
-                        answers.push((transmit, answer));
-                    }
+                Some(DatagramEvent::Response(transmit))
+                    if !is_answered_by_reset(datagram) || state.may_reset(now) =>
+                {
+                    answers.push((transmit, answer));
                 }
-                None => {}
+                Some(DatagramEvent::Response(_)) | None => {}
             }
         }
         let accepting = match state.attempts.is_empty() {

@@ -229,7 +229,7 @@ impl Peer {
 
     /// Returns when [`Peer::pump`] is due without another event.
     pub fn deadline(&mut self) -> Option<Instant> {
-        let has_room = self.out.is_empty().then(|| self.pumped);
+        let has_room = self.out.is_empty().then_some(self.pumped);
         let quic = self.transport.quic();
         let quic = quic.and_then(|quic| quic.deadline(has_room));
         let watch = self.watch_deadline();
