@@ -42,6 +42,8 @@ use std::path::{Path, PathBuf};
 
 pub use account::{account, AccountConfig};
 pub use address::ListenAddr;
+#[cfg(all(feature = "server", feature = "quic"))]
+pub use address::ListenScope;
 #[cfg(feature = "client")]
 pub use client::{
     servers, ClientConfig, Exposure, HealthCheck, HealthProbe, Local, ProxyKind, Remote, Scheme,

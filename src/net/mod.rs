@@ -42,6 +42,8 @@ mod shutdown;
 #[cfg(not(feature = "sim"))]
 mod sock_diag;
 mod socket;
+#[cfg(all(feature = "client", any(feature = "proxy", feature = "outbound")))]
+pub mod socks5;
 mod task_group;
 mod throttle;
 mod timeout;

@@ -7,7 +7,7 @@ use super::listeners;
 use super::settings;
 use super::sniff;
 use super::state::ServerState;
-use crate::config::{self, ListenAddr, Secret};
+use crate::config::{self, ListenAddr, ListenScope, Secret};
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::keys::Fingerprint;
 use crate::net::quic::{
@@ -19,8 +19,9 @@ use crate::net::{self, timeout_at, Conn, Shutdown};
 use crate::sync::Mutex;
 use crate::wire::Version;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 /// Maximum number of datagrams of a probe; the original sends 11.
@@ -80,6 +81,8 @@ struct OpenQuic {
     stop: Shutdown,
     /// The address as configured.
     addr: ListenAddr,
+    /// Whether only peers of IPv4 are accepted, even if the socket takes others.
+    only_v4: Arc<AtomicBool>,
 }
 
 impl QuicPlan {
@@ -111,11 +114,17 @@ impl QuicPlan {
         let identity = QuicIdentity::new(identity)?;
         let setup = ServerSetup::new(&identity, config.bbr, config.wire.allows(Version::Two))?;
         let open = now.and_then(|now| now.open.as_ref());
-        let source = match open.filter(|open| open.addr == *addr) {
+        let is_open = |open: &&OpenQuic| serves(open.endpoint.socket().addr(), &open.addr, addr);
+        let source = match open.filter(is_open) {
             Some(_) => None,
             None => Some(match now.and_then(|now| now.closed_at(addr)) {
                 Some(closed) => closed,
-                None => socket(addr, file, inherited)?,
+                None => {
+                    if let Some(other) = now.and_then(|now| now.in_the_way(addr)) {
+                        return Err(taken_by_itself(addr, &other));
+                    }
+                    socket(addr, file, inherited)?
+                }
             }),
         };
         Ok(Self(Some(PlannedQuic {
@@ -128,15 +137,58 @@ impl QuicPlan {
     }
 }
 
+/// Whether a socket that was bound to `bound`, as configured by `configured`, serves the listener `addr`, too: a socket for
+/// all addresses serves those of IPv4.
+fn serves(bound: SocketAddr, configured: &ListenAddr, addr: &ListenAddr) -> bool {
+    if configured == addr {
+        return true;
+    }
+    let is_covered = match (addr.scope(), bound.ip()) {
+        (ListenScope::All, IpAddr::V6(ip)) => ip.is_unspecified(),
+        (ListenScope::AllV4, ip) => ip.is_unspecified(),
+        (ListenScope::One(one), ip) => one == ip,
+        (ListenScope::All, IpAddr::V4(_)) | (ListenScope::Named(_), _) => false,
+    };
+    addr.port != 0 && addr.port == bound.port() && is_covered
+}
+
+/// Returns the error for a listener whose port tunnels of this process have at other addresses.
+fn taken_by_itself(addr: &ListenAddr, other: &ListenAddr) -> io::Error {
+    let text = format!(
+        "listening on quicAddr {addr}: this server's tunnels at {other} have the port until the last of them ends; leave \
+         quicAddr as it was, give it another port, or stop and start gt"
+    );
+    io::Error::new(io::ErrorKind::AddrInUse, text)
+}
+
+/// Returns the ways to write addresses whose sockets may serve `addr`, that itself first.
+fn spellings(addr: &ListenAddr) -> Vec<ListenAddr> {
+    let with = |host: Option<&str>| ListenAddr {
+        host: host.map(str::to_owned),
+        port: addr.port,
+    };
+    let mut all = vec![addr.clone()];
+    if matches!(addr.scope(), ListenScope::All | ListenScope::AllV4) && addr.port != 0 {
+        all.extend([with(None), with(Some("::")), with(Some("0.0.0.0"))]);
+    }
+    all
+}
+
 /// Returns the inherited socket, or opens one.
 fn socket(
     addr: &ListenAddr,
     file: &Option<PathBuf>,
     inherited: &mut Inherited,
 ) -> io::Result<QuicSource> {
-    let theirs = inherited.quic(file, addr).map(QuicSocket::adopt);
-    if let Some(Ok(socket)) = theirs {
-        let link = inherited.quic_link(file, addr);
+    let theirs = spellings(addr).into_iter().find_map(|spelling| {
+        let socket = QuicSocket::adopt(inherited.quic(file, &spelling)?).ok()?;
+        match serves(socket.addr(), &spelling, addr) {
+            true => Some((spelling, socket)),
+            false => None,
+        }
+    });
+    if let Some((spelling, socket)) = theirs {
+        let link = inherited.quic_link(file, &spelling);
         let link = link.map(|(socket, key)| PacketLink::new(socket, u64::from_be_bytes(key)));
         return Ok(QuicSource::Socket(socket, link.transpose()?));
     }
@@ -163,10 +215,13 @@ impl Quic {
                 plan.fingerprint
             );
         }
+        let only_v4 = plan.addr.scope() == ListenScope::AllV4;
         let Some(source) = plan.source else {
-            if let Some(open) = before {
+            if let Some(mut open) = before {
                 open.endpoint.set(&plan.setup);
                 *open.setup.lock() = plan.setup;
+                open.addr = plan.addr;
+                open.only_v4.store(only_v4, Ordering::Relaxed);
                 self.open = Some(open);
             }
             return Ok(());
@@ -183,13 +238,16 @@ impl Quic {
             }
             QuicSource::Closed(endpoint, key) => (Endpoint::reopen(endpoint, &plan.setup), key),
         };
-        self.closed.retain(|closed| closed.addr != plan.addr);
+        let bound = endpoint.socket().addr();
+        self.closed
+            .retain(|closed| !serves(bound, &plan.addr, &closed.addr));
         let open = OpenQuic {
             endpoint: Arc::new(endpoint),
             setup: Arc::new(Mutex::new(plan.setup)),
             key,
             stop: Shutdown::default(),
             addr: plan.addr,
+            only_v4: Arc::new(AtomicBool::new(only_v4)),
         };
         log::info!("Listening quicAddr={}", open.addr);
         let addr = open.endpoint.socket().addr();
@@ -229,8 +287,21 @@ impl Quic {
 impl Quic {
     /// Returns the endpoint that was closed at this address and still has its socket.
     fn closed_at(&self, addr: &ListenAddr) -> Option<QuicSource> {
-        let mut closed = self.closed.iter().filter(|closed| closed.addr == *addr);
-        closed.find_map(|closed| Some(QuicSource::Closed(closed.endpoint.get()?, closed.key)))
+        let mut closed = self.closed.iter();
+        closed.find_map(|closed| {
+            let endpoint = closed.endpoint.get()?;
+            let is_it = serves(endpoint.socket().addr(), &closed.addr, addr);
+            is_it.then_some(QuicSource::Closed(endpoint, closed.key))
+        })
+    }
+
+    /// Returns the address of another endpoint of this server that excludes a socket at `addr`.
+    fn in_the_way(&self, addr: &ListenAddr) -> Option<ListenAddr> {
+        let closed = self.closed.iter();
+        let closed = closed.filter(|closed| closed.endpoint.get().is_some());
+        let mut all = self.open.iter().map(|open| &open.addr);
+        let known = closed.map(|closed| &closed.addr);
+        all.by_ref().chain(known).find(|it| it.meets(addr)).cloned()
     }
 
     fn close(&mut self, before: Option<OpenQuic>) {
@@ -265,6 +336,9 @@ async fn accept_one(state: &Arc<ServerState>, open: &OpenQuic, attempt: Attempt)
     let Some(peer) = attempt.peer() else {
         return;
     };
+    if open.only_v4.load(Ordering::Relaxed) && peer.is_ipv6() {
+        return attempt.refuse();
+    }
     let limit = &state.connection_limit;
     let permit = match attempt.is_proved() {
         true => limit.take(peer.ip()),
@@ -322,5 +396,34 @@ pub fn has_streams(conn: &Conn) -> bool {
 pub async fn answer_probe(conn: &Conn) {
     if let Conn::Quic(stream) = conn {
         stream.echo_datagrams(MAX_PROBE, END_OF_PROBE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::value::Scalar;
+
+    #[test]
+    fn a_socket_serves_every_spelling_of_its_address_and_less() {
+        let served = |bound: &str, configured: &str, addr: &str| {
+            let read = |text: &str| ListenAddr::read(text).unwrap();
+            serves(bound.parse().unwrap(), &read(configured), &read(addr))
+        };
+        for addr in [":443", "443", "[::]:443", "0.0.0.0:443"] {
+            assert!(served("[::]:443", ":443", addr), "{addr}");
+        }
+        assert!(served("0.0.0.0:443", "0.0.0.0:443", "0.0.0.0:443"));
+        assert!(served("127.0.0.1:7", "127.0.0.1:0", "127.0.0.1:0"));
+        assert!(served("[::1]:443", "localhost:443", "[0::1]:443"));
+        for (bound, configured, addr) in [
+            ("0.0.0.0:443", "0.0.0.0:443", ":443"),
+            ("[::]:443", ":443", ":444"),
+            ("[::]:443", ":443", "127.0.0.1:443"),
+            ("[::]:443", ":443", ":0"),
+            ("127.0.0.1:443", "127.0.0.1:443", "127.0.0.2:443"),
+        ] {
+            assert!(!served(bound, configured, addr), "{configured} {addr}");
+        }
     }
 }

@@ -165,3 +165,66 @@ fn a_listener_for_quic_comes_back_by_a_reload_and_by_a_restart_while_a_tunnel_ov
     new.signal("TERM");
     new.wait_for_end();
 }
+
+#[test]
+fn a_quic_address_that_is_written_in_another_way_is_the_same_socket() {
+    let (scratch, port) = (Scratch::new(), free_port());
+    let write = |addr: &str| {
+        let text = format!(
+            "users: {{id1: {{secret: secret1}}, id2: {{secret: secret2}}}}\n\
+             options: {{addr: \"127.0.0.1:0\", quicAddr: \"{addr}:{port}\"}}\n"
+        );
+        scratch.file("server.yaml", text)
+    };
+    let mut server = server(&format!("-config {}", write("").display()));
+    let addr = server.addr();
+    server.quic_addr();
+    let http = service::http(0, "here");
+    let client_of = |id: &str, host: &str| {
+        client(&format!(
+            "-remote quic://{host}:{port} -remoteCertInsecure -id id{id} -secret secret{id} \
+             -reconnectDelay 100ms -local http://{}",
+            http.addr
+        ))
+    };
+    let mut first = client_of("1", "127.0.0.1");
+    first.wait_for_tunnel();
+    for spelling in ["[::]", "0.0.0.0"] {
+        write(spelling);
+        server.reload();
+        assert_eq!(get(addr, "id1.a", "/").text(), "here / id1.a");
+    }
+    // No longer those of IPv6.
+    let mut second = client_of("2", "[::1]");
+    second.wait_for_failure();
+    write("[::]");
+    server.reload();
+    second.wait_for_tunnel();
+    second.stop();
+    write("0.0.0.0");
+    let new = server.restart();
+    first.wait_for_tunnels(2);
+    assert_eq!(get(addr, "id1.a", "/").text(), "here / id1.a");
+    assert_eq!(first.lines_with("tunnel closed connID=1:"), [""; 0]);
+    assert_eq!(server.exit().code(), Some(0));
+    new.signal("TERM");
+    new.wait_for_end();
+}
+
+#[test]
+fn a_quic_address_that_excludes_the_one_in_use_is_an_error_with_advice() {
+    let (scratch, port) = (Scratch::new(), free_port());
+    let write = |addr: &str| {
+        let text = format!(
+            "users: {{id1: {{secret: secret1}}}}\n\
+             options: {{addr: \"127.0.0.1:0\", quicAddr: \"{addr}:{port}\"}}\n"
+        );
+        scratch.file("server.yaml", text)
+    };
+    let mut server = server(&format!("-config {}", write("127.0.0.1").display()));
+    server.quic_addr();
+    write("");
+    let line = server.reload_in_vain();
+    let why = format!("this server's tunnels at 127.0.0.1:{port} have the port");
+    assert!(line.contains(&why), "{line}");
+}

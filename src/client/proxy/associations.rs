@@ -46,13 +46,17 @@ impl Associations {
         Some(Association { all: self, visitor })
     }
 
-    /// Whether a visitor may begin another flow.
-    pub(super) fn admit(&self, visitor: IpAddr) -> bool {
+    /// Decides whether a visitor may begin another flow.
+    pub(super) fn admit(&self, visitor: IpAddr) -> Admission {
         let mut visitors = self.visitors.lock();
-        visitors.get_mut(&visitor).is_some_and(|visitor| {
-            visitor.flows.retain(|flow| flow.strong_count() > 0);
-            visitor.flows.len() < MAX_FLOWS
-        })
+        let Some(visitor) = visitors.get_mut(&visitor) else {
+            return Admission::NoAssociation;
+        };
+        visitor.flows.retain(|flow| flow.strong_count() > 0);
+        match visitor.flows.len() < MAX_FLOWS {
+            true => Admission::Admitted,
+            false => Admission::TooMany,
+        }
     }
 
     /// Adds a flow of a visitor, which ends with the visitor's last association. False if the visitor has no
@@ -69,6 +73,16 @@ impl Associations {
     pub(super) fn end(&self) {
         self.ended.trigger();
     }
+}
+
+/// Whether a visitor may begin another flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    Admitted,
+    /// The visitor has no association.
+    NoAssociation,
+    /// The visitor has as many flows as it may have.
+    TooMany,
 }
 
 impl Association<'_> {

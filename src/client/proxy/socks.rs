@@ -3,38 +3,11 @@
 use super::datagram::{self, MAX_HEADER};
 use super::destination::{Destination, DestinationHost};
 use super::failure::ProxyFailure;
+pub(crate) use crate::net::socks5::{reply, NO_METHOD, NO_PASSWORD, PASSWORD};
+use crate::net::socks5::{CONNECT, IPV4, IPV6, NAME, PASSWORD_VERSION, UDP_ASSOCIATE, VERSION};
 use smallvec::SmallVec;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-
-/// The version of SOCKS.
-const VERSION: u8 = 5;
-/// The version of the negotiation about a name and a password.
-const PASSWORD_VERSION: u8 = 1;
-/// The method without a password.
-pub(crate) const NO_PASSWORD: u8 = 0;
-/// The method with a name and a password.
-pub(crate) const PASSWORD: u8 = 2;
-/// Says that none of the visitor's methods will do.
-pub(crate) const NO_METHOD: u8 = 0xFF;
-/// The command to connect.
-const CONNECT: u8 = 1;
-/// The command to pass datagrams on.
-const UDP_ASSOCIATE: u8 = 3;
-
-/// The codes of replies (RFC 1928, section 6).
-pub(crate) mod reply {
-    pub(crate) const SUCCEEDED: u8 = 0;
-    pub(crate) const FAILED: u8 = 1;
-    pub(crate) const NOT_ALLOWED: u8 = 2;
-    pub(crate) const NETWORK_UNREACHABLE: u8 = 3;
-    pub(crate) const HOST_UNREACHABLE: u8 = 4;
-    pub(crate) const REFUSED: u8 = 5;
-    /// TTL expired.
-    pub(crate) const EXPIRED: u8 = 6;
-    pub(crate) const NO_COMMAND: u8 = 7;
-    pub(crate) const NO_ADDRESS_TYPE: u8 = 8;
-}
 
 /// The message that is due from a visitor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,11 +104,11 @@ impl<'a> Fields<'a> {
         kind: u8,
     ) -> Result<(Option<DestinationHost>, u16), Unread> {
         let host = match kind {
-            1 => Some(DestinationHost::Address(
+            IPV4 => Some(DestinationHost::Address(
                 Ipv4Addr::from(self.array::<4>()?).into(),
             )),
-            3 => DestinationHost::parse(self.text()?),
-            4 => Some(DestinationHost::Address(
+            NAME => DestinationHost::parse(self.text()?),
+            IPV6 => Some(DestinationHost::Address(
                 Ipv6Addr::from(self.array::<16>()?).into(),
             )),
             _ => return Err(Unread::Refused(reply::NO_ADDRESS_TYPE)),
@@ -192,7 +165,7 @@ pub(crate) fn password_status(is_right: bool) -> [u8; 2] {
 
 /// Returns the reply to a request. It does not tell from which address the proxy has connected.
 pub(crate) fn reply(code: u8) -> [u8; 10] {
-    [VERSION, code, 0, 1, 0, 0, 0, 0, 0, 0]
+    [VERSION, code, 0, IPV4, 0, 0, 0, 0, 0, 0]
 }
 
 /// Returns the reply to a request to pass datagrams on: where the visitor has to send them.

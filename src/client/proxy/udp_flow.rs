@@ -1,7 +1,7 @@
 //! The datagrams from one address and port of a visitor of a SOCKS5 proxy, whose headers say where each
 //! goes. One socket sends them all; it takes answers from there alone.
 
-use super::associations::Associations;
+use super::associations::{Admission, Associations};
 use super::datagram::{self, MAX_HEADER};
 use super::destination::{Destination, DestinationHost};
 use crate::config::client::proxy::{allow, may_be};
@@ -97,8 +97,12 @@ impl UdpFlow {
         let denied = |why: &str| io::Error::new(io::ErrorKind::PermissionDenied, why);
         let none = || denied("it has sent a datagram, but no UDP ASSOCIATE");
         let visitor = visitor.ok_or_else(none)?;
-        if !associations.admit(visitor) {
-            return Err(none());
+        match associations.admit(visitor) {
+            Admission::Admitted => {}
+            Admission::NoAssociation => return Err(none()),
+            Admission::TooMany => {
+                return Err(denied("it has sent datagrams from too many ports at once"));
+            }
         }
         let socket = Datagrams::bind(None, 0)?;
         socket.set_recv_buffer(RECV_BUFFER);

@@ -2,19 +2,13 @@
 
 use super::answer::ProxyAnswer;
 use super::literal;
+use crate::net::socks5::{
+    reply, CONNECT, IPV4, IPV6, NAME, NO_PASSWORD, PASSWORD, PASSWORD_VERSION, VERSION,
+};
 use std::net::IpAddr;
 
 /// Maximum length in bytes of an answer: that of the last step with a name (RFC 1928, section 6).
 pub const MAX_ANSWER: usize = 4 + 1 + 255 + 2;
-const VERSION: u8 = 5;
-const NO_LOGIN: u8 = 0;
-const PASSWORD: u8 = 2;
-const CONNECT: u8 = 1;
-const IPV4: u8 = 1;
-const NAME: u8 = 3;
-const IPV6: u8 = 4;
-/// Version of the negotiation about a password (RFC 1929, section 2).
-const PASSWORD_VERSION: u8 = 1;
 
 /// A step of the exchange with a proxy; they follow in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +24,8 @@ pub(crate) enum SocksStep {
 /// Returns the greeting, with the authentication methods that the client can use.
 pub fn greeting(has_login: bool) -> &'static [u8] {
     match has_login {
-        true => &[VERSION, 2, NO_LOGIN, PASSWORD],
-        false => &[VERSION, 1, NO_LOGIN],
+        true => &[VERSION, 2, NO_PASSWORD, PASSWORD],
+        false => &[VERSION, 1, NO_PASSWORD],
     }
 }
 
@@ -118,13 +112,13 @@ pub fn no_method(has_login: bool) -> &'static str {
 /// Returns why a proxy opens no connection (RFC 1928, section 6), and what to do.
 pub fn refusal(code: u8) -> String {
     let why = match code {
-        2 => "it does not allow a connection to this server and port",
-        3 => "its network is unreachable",
-        4 => "it cannot reach the server, or does not know its name",
-        5 => "the server refuses its connections",
-        6 => "the server does not answer it",
-        7 => "it does not open connections for others (CONNECT)",
-        8 => "it does not support this kind of address",
+        reply::NOT_ALLOWED => "it does not allow a connection to this server and port",
+        reply::NETWORK_UNREACHABLE => "its network is unreachable",
+        reply::HOST_UNREACHABLE => "it cannot reach the server, or does not know its name",
+        reply::REFUSED => "the server refuses its connections",
+        reply::EXPIRED => "the server does not answer it",
+        reply::NO_COMMAND => "it does not open connections for others (CONNECT)",
+        reply::NO_ADDRESS_TYPE => "it does not support this kind of address",
         _ => "it has failed",
     };
     format!("{why} (SOCKS5 reply {code})")

@@ -55,6 +55,7 @@ const MAX_INCOMING: usize = 256;
 const INCOMING_BUFFER: (u64, u64) = (4 * 1024, 256 * 1024);
 
 /// Returns the configuration of an endpoint whose connection IDs are recognized by `key`.
+#[cfg(feature = "client")]
 pub fn endpoint(key: u64) -> io::Result<EndpointConfig> {
     let mut secret = [0; 64];
     tls::fill_random(&mut secret)?;
