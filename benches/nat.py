@@ -5,8 +5,8 @@
 
 Makes a small internet in network namespaces: a server in the middle, and two homes behind routers. A client in the first
 home serves, one in the second forwards (tcpForwardAddr). Each try starts both anew, opens a connection and waits for a
-direct way. Prints a table in Markdown: tries, how many became direct, by which way, and the median and the 95th percentile
-of the time from the offer to the connection. Needs root, ip and nft; PROGRAM is target/release/gt.
+direct way. Prints a table in Markdown: tries, how many became direct, by which way, and the median, the 95th
+percentile and the longest of the times from the offer to the connection. Needs root, ip and nft; PROGRAM is target/release/gt.
 """
 import argparse
 import itertools
@@ -287,15 +287,15 @@ def main():
         pairs = [HAIRPIN if pair == HAIRPIN else tuple(pair.split(":")) for pair in args.pairs.split(",")]
     else:
         pairs = list(itertools.combinations_with_replacement(KINDS, 2)) + [HAIRPIN]
-    print("| serves | forwards | direct | median | p95 | way |\n|---|---|---|---|---|---|", flush=True)
+    print("| serves | forwards | direct | median | p95 | longest | way |\n|---|---|---|---|---|---|---|", flush=True)
     for kinds in pairs:
         made, times, ways = row(os.path.abspath(args.gt), kinds, args.tries)
         names = ("one router", "with hairpin") if kinds == HAIRPIN else [KINDS[kind] for kind in kinds]
-        took = [f"{percentile(times, share) * 1000:.0f} ms" for share in (0.5, 0.95)] if times else ["–", "–"]
+        took = [f"{percentile(times, share) * 1000:.0f} ms" for share in (0.5, 0.95, 1)] if times else 3 * ["–"]
         ways = ", ".join(f"{way}" if count == made else f"{way} ({count})" for way, count in sorted(ways.items()))
         if not times:
             ways = "server"
-        print(f"| {names[0]} | {names[1]} | {len(times)}/{made} | {took[0]} | {took[1]} | {ways} |", flush=True)
+        print(f"| {names[0]} | {names[1]} | {len(times)}/{made} | {took[0]} | {took[1]} | {took[2]} | {ways} |", flush=True)
 
 
 main()

@@ -16,6 +16,6 @@ pub type Hashing = BuildHasherDefault<DefaultHasher>;
 #[allow(clippy::disallowed_types)]
 pub type HashMap<K, V> = collections::HashMap<K, V, Hashing>;
 /// [`std::collections::HashSet`].
-#[cfg(any(feature = "server", feature = "quic"))]
+#[cfg(any(feature = "server", feature = "p2p", feature = "quic"))]
 #[allow(clippy::disallowed_types)]
 pub type HashSet<T> = collections::HashSet<T, Hashing>;

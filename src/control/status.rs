@@ -1,9 +1,9 @@
 //! The command `gt status`: asks the running processes of gt what they do. Those with a web page (`webAddr`) tell
 //! all of it; clients also tell the ways to the other clients that they forward to.
 
-#[cfg_attr(not(feature = "client"), path = "no_forwards.rs")]
+#[cfg_attr(not(feature = "client"), path = "status/no_forwards.rs")]
 mod forwards;
-#[cfg_attr(not(feature = "web"), path = "no_pages.rs")]
+#[cfg_attr(not(feature = "web"), path = "status/no_pages.rs")]
 pub mod pages;
 
 #[cfg(feature = "client")]

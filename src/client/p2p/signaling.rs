@@ -396,6 +396,13 @@ impl<'a> PublicCandidates<'a> {
         }
     }
 
+    /// Leaves the kind of the NAT out, which takes time: for peers that wait for the last candidate, as browsers do that
+    /// ask for an offer.
+    fn without_nat(mut self) -> Self {
+        self.of_nat.clear();
+        self
+    }
+
     /// Waits for the next candidate; `None` after the last one.
     pub async fn next(&mut self) -> Option<String> {
         // At once, if the port was mapped before.
@@ -454,15 +461,13 @@ impl<'a> PublicCandidates<'a> {
 
 /// Sends the addresses of this machine, then the public ones.
 async fn send_candidates(
-    p2p: &P2p,
-    endpoint: &Endpoint,
+    mut public: PublicCandidates<'_>,
     writer: &mut WriteHalf<Stream>,
     hosts: Vec<String>,
 ) -> io::Result<()> {
     for host in hosts {
         say(writer, &SignalingMessage::Candidate(host).write()).await?;
     }
-    let mut public = PublicCandidates::new(p2p, endpoint);
     while let Some(candidate) = public.next().await {
         say(writer, &SignalingMessage::Candidate(candidate).write()).await?;
     }
@@ -539,7 +544,7 @@ async fn take_offer(
     let answering = async {
         begin_answer(&mut sending).await?;
         say(&mut sending, &SignalingMessage::Answer(answer).write()).await?;
-        send_candidates(p2p, &endpoint, &mut sending, hosts).await?;
+        send_candidates(PublicCandidates::new(p2p, &endpoint), &mut sending, hosts).await?;
         sending.write_all(chunked::END).await?;
         sending.close().await
     };
@@ -584,7 +589,8 @@ async fn make_offer(p2p: &P2p, mut stream: Stream, permit: PeerPermit) -> io::Re
     let (_, mut sending) = split(stream);
     begin_answer(&mut sending).await?;
     say(&mut sending, &SignalingMessage::Offer(offer).write()).await?;
-    send_candidates(p2p, &endpoint, &mut sending, hosts).await?;
+    let public = PublicCandidates::new(p2p, &endpoint).without_nat();
+    send_candidates(public, &mut sending, hosts).await?;
     say(&mut sending, format!("{{\"id\":{number}}}").as_bytes()).await?;
     sending.write_all(chunked::END).await?;
     sending.close().await

@@ -3,6 +3,7 @@
 use super::gateway::Gateway;
 use super::mapping::Answered;
 use super::protocol::{first, LocalPort, MapError, Protocol, Verdict};
+use super::{Keeper, PortMapper};
 use async_std::task::block_on;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, UdpSocket};
@@ -125,6 +126,35 @@ fn pcp_comes_first_and_a_wrong_nonce_is_ignored() {
     assert_eq!(found, Ok((Protocol::Pcp, mapped(3600, 7))));
     let verdict = block_on(Protocol::Pcp.check(&gateway, local(), EXTERNAL));
     assert_eq!(verdict, Verdict::Epoch(7));
+}
+
+#[test]
+fn a_port_of_a_private_address_is_given_back_and_not_told() {
+    for external in [
+        "10.0.0.9:40000",
+        "127.0.0.1:40000",
+        "224.0.0.1:40000",
+        "5.6.7.8:0",
+    ] {
+        let external: SocketAddrV4 = external.parse().unwrap();
+        let lifetimes = Arc::<Mutex<Vec<[u8; 4]>>>::default();
+        let noted = lifetimes.clone();
+        let gateway = gateway_of(move |request| {
+            noted.lock().unwrap().extend(request[4..].first_chunk());
+            vec![pcp_grant(request, external, 3600, 7)]
+        });
+        let mut keeper = Keeper {
+            mapper: PortMapper::new(),
+            lease: Arc::default(),
+            local: local(),
+            said: None,
+        };
+        assert!(block_on(keeper.begin(&gateway, None)).is_none());
+        let said = keeper.said.unwrap();
+        assert!(said.contains("is not public"), "{said}");
+        let lifetimes = lifetimes.lock().unwrap();
+        assert_eq!(*lifetimes, [3600u32.to_be_bytes(), [0; 4]]);
+    }
 }
 
 #[test]
