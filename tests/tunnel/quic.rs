@@ -147,3 +147,12 @@ fn readers_that_take_nothing_hold_up_no_other_over_quic() {
         assert!(read_to_end(&mut visitor) == *bytes);
     }
 }
+
+#[test]
+fn ends_that_allow_different_versions_meet_in_the_older_one() {
+    let echo = service::echo();
+    for (for_server, for_client) in [("-wire 1", ""), ("", "-wire 1")] {
+        let (_server, _client, addr) = quic_tunnel(echo.addr, for_server, for_client);
+        assert_echo(&mut connect(addr), b"over one stream");
+    }
+}

@@ -183,7 +183,9 @@ impl Driver {
             ConnectionUse::Finishing(since) => {
                 let farewell = since + FAREWELL_TIMEOUT;
                 let end = since + DELIVERY_TIMEOUT;
-                let is_delivered = state.is_delivered && state.proto.streams().send_streams() == 0;
+                // What further streams have sent has to arrive, too.
+                let is_all = state.further.is_none() || state.proto.streams().send_streams() == 0;
+                let is_delivered = state.is_delivered && is_all;
                 if is_delivered && (state.is_read || now >= farewell) {
                     VarInt::from_u32(0)
                 } else if now >= end {
