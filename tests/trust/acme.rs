@@ -74,6 +74,12 @@ fn a_name_gets_a_certificate_of_the_server_s_key_that_survives_a_restart() {
     let mut ends = start(&authority, &certs, &state, &service);
     ends.server.wait_for("id1.example.com has a certificate");
     assert!(page(ends.addr, &certs).text().starts_with("hello"));
+    let connect = format!(
+        "openssl s_client -connect {} -servername ID1.Example.COM </dev/null 2>/dev/null | openssl x509 -noout -issuer",
+        ends.addr
+    );
+    let issuer = run_ok(Command::new("sh").args(["-c", &connect]));
+    assert!(issuer.contains("CN = ca"), "in any case: {issuer}");
     let mode = |path: &str| fs::metadata(state.join(path)).unwrap().mode() & 0o777;
     assert_eq!(mode("acme"), 0o700);
     for name in ["account.json", "orders.json", "id1.example.com.pem"] {

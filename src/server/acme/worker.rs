@@ -341,7 +341,9 @@ impl Worker {
                 let is_limit = problem.is("rateLimited") || *status == 429;
                 if is_limit || *status >= 500 {
                     let asked = retry_after.map(seconds);
-                    let pause = self.budget.pause(asked, now);
+                    // A limit may be that of one name: the others are tried again soon.
+                    let of_all = asked.filter(|_| !is_limit);
+                    let pause = self.budget.pause(of_all, now);
                     let wait = asked.unwrap_or(schedule::backoff(file.failures)).max(pause);
                     file.next = now.saturating_add(wait);
                 }
