@@ -22,6 +22,13 @@ mod outbound;
 mod p2p;
 #[cfg(all(feature = "client", feature = "password"))]
 mod password;
+#[cfg(all(
+    feature = "client",
+    feature = "p2p",
+    feature = "quic",
+    not(feature = "sim")
+))]
+mod peer_quic;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod pieces;
 #[cfg(feature = "portmap")]
@@ -68,6 +75,13 @@ pub use outbound::proxy_answers;
 pub use p2p::{resets, signaling};
 #[cfg(all(feature = "client", feature = "password"))]
 pub use password::passwords;
+#[cfg(all(
+    feature = "client",
+    feature = "p2p",
+    feature = "quic",
+    not(feature = "sim")
+))]
+pub use peer_quic::{peer_packets, stream_header};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use pieces::pieces;
 #[cfg(feature = "portmap")]

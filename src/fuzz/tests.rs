@@ -102,11 +102,16 @@ fn any_input(samples: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn run(target: &str, probe: fn(&[u8])) {
+    run_some(target, probe, cases());
+}
+
+/// Probes this many inputs, besides those of the corpus.
+fn run_some(target: &str, probe: fn(&[u8]), cases: u32) {
     let mut samples = corpus(target);
     samples.iter().for_each(|sample| probe(sample));
     samples.retain(|sample| sample.len() <= LONG);
     let config = ProptestConfig {
-        cases: cases(),
+        cases,
         rng_seed: RngSeed::Fixed(1),
         failure_persistence: None,
         ..ProptestConfig::default()
@@ -163,6 +168,23 @@ mod promises_of_proxies {
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod promises_of_peers {
     hold!(dtls_records handshake_fragments ice_stun pieces resets sctp_chunks signaling);
+}
+
+#[cfg(all(
+    feature = "client",
+    feature = "p2p",
+    feature = "quic",
+    not(feature = "sim")
+))]
+mod promises_of_peers_over_quic {
+    hold!(stream_header);
+
+    /// Each input has a handshake of two ends.
+    #[test]
+    fn peer_packets() {
+        let cases = crate::fuzz::tests::cases().div_ceil(10);
+        crate::fuzz::tests::run_some("peer_packets", crate::fuzz::peer_packets, cases);
+    }
 }
 
 #[cfg(feature = "portmap")]

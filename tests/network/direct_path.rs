@@ -110,6 +110,11 @@ fn a_download_survives_a_change_of_the_forwarding_client_s_address() {
 }
 
 #[test]
+fn a_download_survives_a_change_of_address_behind_routers_that_let_in_only_answers() {
+    assert_survives(Nat::PortRestricted, Nat::PortRestricted, 'b', 114);
+}
+
+#[test]
 fn a_download_survives_a_change_of_the_serving_client_s_address() {
     assert_survives(Nat::PortRestricted, Nat::FullCone, 'a', 113);
 }

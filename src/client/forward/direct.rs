@@ -5,6 +5,7 @@ use super::error::ForwardError;
 use super::other_client::OtherClient;
 use super::status;
 use crate::client::backoff::Backoff;
+use crate::client::p2p::endpoint::Endpoint;
 use crate::client::p2p::link::PeerHandle;
 use crate::client::p2p::peer::{PeerPath, PeerState, ENDED_HERE};
 use crate::client::p2p::ChannelConn;
@@ -255,7 +256,7 @@ impl DirectWay {
             return;
         };
         match connected.unwrap_or(Err(ForwardError::TooLate)) {
-            Ok(link) => {
+            Ok((link, endpoint)) => {
                 self.set(
                     at,
                     PeerSlot::Up {
@@ -264,7 +265,7 @@ impl DirectWay {
                     },
                 );
                 self.came_up(&link);
-                crate::net::spawn(self.clone().watch(link));
+                crate::net::spawn(self.clone().watch(link, endpoint));
             }
             Err(e) => {
                 self.set(at, PeerSlot::Empty);
@@ -342,8 +343,12 @@ impl DirectWay {
     }
 
     /// Waits for the end of a peer. Without another one, the way has changed.
-    async fn watch(self: Arc<Self>, link: PeerHandle) {
-        let why = self.stop.or(link.over()).await;
+    async fn watch(self: Arc<Self>, link: PeerHandle, endpoint: Arc<Endpoint>) {
+        let over = async {
+            self.other.follow(&link, &endpoint).await;
+            link.over().await
+        };
+        let why = self.stop.or(over).await;
         let Some(why) = why else {
             return;
         };

@@ -27,6 +27,8 @@ pub struct PeerDriver<F> {
     begun: Instant,
     idle: Duration,
     state: PeerState,
+    /// Whether no address of the peer answers.
+    is_lost: bool,
 }
 
 impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> PeerDriver<F> {
@@ -41,6 +43,7 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> PeerDriver<F> {
             begun: clock::now(),
             idle,
             state: PeerState::Connecting,
+            is_lost: false,
         }
     }
 
@@ -92,6 +95,10 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> Future for PeerDriver<F> {
             let mut opened = Vec::new();
             while let Some(next) = peer.opened() {
                 opened.push(next);
+            }
+            if peer.is_lost() != this.is_lost {
+                this.is_lost = !this.is_lost;
+                this.link.state_changed();
             }
             if *peer.state() != this.state {
                 this.state = peer.state().clone();

@@ -127,6 +127,17 @@ impl Endpoint {
         self.lock().peers.clone()
     }
 
+    /// Returns the peer to which this end has this ICE user fragment.
+    pub fn peer(&self, ufrag: &str) -> Option<PeerHandle> {
+        let inner = self.lock();
+        inner.peers.iter().find(|it| it.ufrag() == ufrag).cloned()
+    }
+
+    /// Forgets what STUN servers have answered, since this end may have another address now.
+    pub fn forget_reflexive(&self) {
+        self.lock().reflexive.clear();
+    }
+
     /// Returns the number of peers.
     pub fn peers(&self) -> usize {
         self.lock().peers.len()

@@ -100,6 +100,23 @@ impl PeerHandle {
         }
     }
 
+    /// Waits until no address of the peer answers; `None` once it has ended.
+    pub async fn lost(&self) -> Option<()> {
+        loop {
+            let changed = self.0.changed.listen();
+            {
+                let peer = self.lock();
+                if matches!(peer.state(), PeerState::Over(_)) {
+                    return None;
+                }
+                if peer.is_lost() {
+                    return Some(());
+                }
+            }
+            changed.await;
+        }
+    }
+
     /// Waits until the readers of an ended peer have taken the bytes held for them, or lose them.
     pub async fn drained(&self) {
         poll_fn(|cx| {

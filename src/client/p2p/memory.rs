@@ -87,7 +87,7 @@ impl MemoryShare {
     }
 
     /// Returns the bytes that the peer holds.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn held(&self) -> usize {
         let table = self.memory.lock();
         table.holders.get(&self.number).map_or(0, |it| it.held)

@@ -313,6 +313,12 @@ fn identity() -> Result<Arc<Identity>, P2pError> {
     Ok(IDENTITY.get_or_init(|| identity).clone())
 }
 
+/// Returns the candidates of this machine's addresses.
+pub(super) fn host_candidates(endpoint: &Endpoint) -> Vec<String> {
+    let hosts = endpoint.hosts().into_iter();
+    hosts.filter_map(peer::transport::candidate).collect()
+}
+
 /// Creates a peer and its task, and returns it with the candidates of this machine's addresses.
 /// `prepare` runs before the task, and `permit` is returned when the task ends.
 pub(super) fn begin<T>(
@@ -325,11 +331,7 @@ pub(super) fn begin<T>(
     let checks = ConnectivityChecks::new(p2p.checks.clone(), role, endpoint::own_addresses());
     let memory = MemoryShare::new(p2p.memory.clone());
     let mut peer = Peer::new(&endpoint.identity, checks, memory, clock::now())?;
-    let hosts = endpoint.hosts();
-    let candidates = hosts
-        .into_iter()
-        .filter_map(peer::transport::candidate)
-        .collect();
+    let candidates = host_candidates(&endpoint);
     let prepared = prepare(&mut peer, &endpoint.identity)?;
     let link = PeerHandle::new(peer);
     endpoint.add(link.clone());

@@ -8,7 +8,7 @@ use super::limit::PeerPermit;
 use super::link::PeerHandle;
 use super::message::{MessageReader, SignalingMessage};
 use super::sdp::{self, Description};
-use super::{begin, P2p, P2pError, MAPPED};
+use super::{begin, host_candidates, P2p, P2pError, MAPPED};
 use crate::net::http::chunked::{self, within, Chunks};
 use crate::net::http::reply;
 use crate::net::{clock, timeout, tls, Conn};
@@ -33,6 +33,10 @@ const GATEWAY_TIMEOUT: Duration = Duration::from_secs(5);
 /// through the server.
 const CORS: &str = "Access-Control-Allow-Origin: *\r\n";
 
+/// The operation of a request with further addresses of a peer, and the header with the peer's name.
+pub const CANDIDATES: &str = "candidates";
+pub const PEER: &str = "WebRTC-Peer";
+
 /// The header that asks a client to relay a connection; its response repeats it.
 pub const RELAY: &str = "WebRTC-OP: relay";
 
@@ -48,6 +52,9 @@ enum SignalingOp {
     Offer,
     GetOffer,
     Answer(Option<u32>),
+    /// Addresses of the peer to which this end has this ICE user fragment, when it cannot be reached at the earlier
+    /// ones.
+    Candidates(String),
     /// Relay the connection unchanged, for an end without a direct connection to the service of
     /// this label.
     Relay(String),
@@ -99,6 +106,10 @@ pub async fn answer(p2p: &P2p, mut stream: Stream) -> io::Result<Option<RelayReq
             None => too_many(&mut stream).await,
         },
         SignalingOp::Answer(Some(number)) => take_answer(p2p, stream, request, number).await,
+        SignalingOp::Candidates(ref ufrag) => {
+            let ufrag = ufrag.clone();
+            take_addresses(p2p, stream, request, &ufrag).await
+        }
         SignalingOp::Relay(label) => {
             return Ok(Some(RelayRequest {
                 stream,
@@ -207,6 +218,7 @@ impl SignalingRequest {
             Some("resp-answer") => {
                 SignalingOp::Answer(field("WebRTC-OP-ID").and_then(|id| id.parse().ok()))
             }
+            Some(CANDIDATES) => SignalingOp::Candidates(field(PEER).unwrap_or_default().to_owned()),
             Some("relay") => {
                 SignalingOp::Relay(field("WebRTC-Label").unwrap_or_default().to_owned())
             }
@@ -636,6 +648,34 @@ async fn take_answer(
     let head = reply::head("200 OK", CORS, Some(0));
     sending.write_all(head.as_bytes()).await?;
     sending.close().await
+}
+
+/// Takes further addresses of a connected peer, and answers with those that this end has now.
+async fn take_addresses(
+    p2p: &P2p,
+    mut stream: Stream,
+    mut request: SignalingRequest,
+    ufrag: &str,
+) -> io::Result<()> {
+    let endpoint = match p2p.endpoint() {
+        Ok(endpoint) => endpoint,
+        Err(e) => return failed(&mut stream, &e).await,
+    };
+    let Some(link) = endpoint.peer(ufrag) else {
+        return refuse(&mut stream, "404 Not Found", "there is no such peer").await;
+    };
+    endpoint.forget_reflexive();
+    let (mut receiving, mut sending) = split(stream);
+    let mut reader = MessageReader::default();
+    let hearing = take_candidates(&link, &mut request, &mut receiving, &mut reader);
+    let hearing = timeout(REQUEST_TIMEOUT, hearing);
+    let answering = async {
+        begin_answer(&mut sending).await?;
+        send_candidates(p2p, &endpoint, &mut sending, host_candidates(&endpoint)).await?;
+        sending.write_all(chunked::END).await?;
+        sending.close().await
+    };
+    future::zip(answering, hearing).await.0
 }
 
 async fn failed(stream: &mut Stream, e: &P2pError) -> io::Result<()> {

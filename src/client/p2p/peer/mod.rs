@@ -170,6 +170,16 @@ impl Peer {
         self.is_quic() && self.channels() < channels::CHANNELS
     }
 
+    /// Whether no address of the peer answers any more, although it is connected.
+    pub fn is_lost(&self) -> bool {
+        self.state == PeerState::Connected && self.has_lost_path(self.pumped)
+    }
+
+    /// Returns the ICE user fragment of the other end.
+    pub fn their_ufrag(&self) -> Option<&str> {
+        self.agent.get_remote_credentials().map(|it| &*it.ufrag)
+    }
+
     /// Whether the channels are streams of QUIC, whose directions end one by one.
     pub fn is_quic(&self) -> bool {
         matches!(self.transport, Transport::Quic(_))

@@ -184,6 +184,10 @@ impl Peer {
         false
     }
 
+    pub(super) fn has_lost_path(&self, _: Instant) -> bool {
+        false
+    }
+
     pub(super) fn check_named(&mut self, _: SocketAddr, _: Instant) {}
 
     pub(super) fn watch_deadline(&self) -> Option<Instant> {

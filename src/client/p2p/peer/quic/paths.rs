@@ -27,6 +27,8 @@ const ROUND: Duration = Duration::from_millis(500);
 const REVIVAL: Duration = Duration::from_secs(10);
 /// Pause between two addresses that are forgotten for others.
 const FORGET_PAUSE: Duration = Duration::from_secs(1);
+/// Time of silence after which the ends tell each other their addresses anew.
+const LOST: Duration = Duration::from_secs(2);
 /// Time of silence after which the peer is gone.
 const GONE: Duration = Duration::from_secs(30);
 
@@ -288,6 +290,15 @@ impl Peer {
         };
         let path = self.path.map_or(0, kind);
         self.checks.role().offers() && kind(addr) > path
+    }
+
+    /// Whether no address of the peer answers, so that others have to be learnt.
+    pub(in super::super) fn has_lost_path(&self, now: Instant) -> bool {
+        let Transport::Quic(quic) = &self.transport else {
+            return false;
+        };
+        let searches = matches!(quic.paths.state, WatchState::Searching(_));
+        searches && now >= quic.paths.heard + LOST
     }
 
     /// Checks an address that the peer has named after ICE's selection.
