@@ -138,7 +138,7 @@ pub struct Signed {
 impl Signed {
     pub fn of(answer: &Answer) -> Signed {
         let lines = answer.head.lines();
-        let cookie = lines.filter_map(|line| line.strip_prefix("Set-Cookie: "));
+        let mut cookie = lines.filter_map(|line| line.strip_prefix("Set-Cookie: "));
         let cookie = cookie.next_back().expect("a cookie");
         let value: Value = serde_json::from_slice(&answer.body).expect("JSON");
         Signed {
