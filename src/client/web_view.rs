@@ -114,7 +114,6 @@ impl ClientView {
             "servers": pools.iter().map(PoolStatus::describe).collect::<Vec<_>>(),
             "services": self.services(&pools),
             "peers": self.client.p2p.describe(),
-            "forward": self.client.uplink.proxy.is_some(),
             "totals": self.totals(),
         })
     }

@@ -84,14 +84,9 @@ impl Answer {
                 "Use an IP address or localhost: other host names of this page have to be listed in the \
                  option webHosts.",
             ),
-            HeadError::UnknownMethod => (405, "The API has no such method."),
             HeadError::NoLength => (411, "The body needs a Content-Length."),
         };
-        let answer = Self::error(status, why).closing();
-        match wrong {
-            HeadError::UnknownMethod => answer.with("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE"),
-            _ => answer,
-        }
+        Self::error(status, why).closing()
     }
 
     /// Adds a header line; neither part has a line end.

@@ -21,19 +21,21 @@ pub enum Method {
     Put,
     Patch,
     Delete,
+    /// One that no path takes.
+    Other,
 }
 
 impl Method {
-    fn of(name: &str) -> Option<Self> {
-        Some(match name {
+    fn of(name: &str) -> Self {
+        match name {
             "GET" => Self::Get,
             "HEAD" => Self::Head,
             "POST" => Self::Post,
             "PUT" => Self::Put,
             "PATCH" => Self::Patch,
             "DELETE" => Self::Delete,
-            _ => return None,
-        })
+            _ => Self::Other,
+        }
     }
 
     /// Whether a request of this method changes nothing.
@@ -87,8 +89,6 @@ pub enum HeadError {
     TooLong,
     /// The request is for a host name that the page does not have.
     OtherHost,
-    /// The API has no such method.
-    UnknownMethod,
     /// The body has no length.
     NoLength,
 }
@@ -124,7 +124,7 @@ fn read(
         return Err(HeadError::OtherHost);
     }
     let method = request.method.unwrap_or_default();
-    let method = Method::of(method).ok_or(HeadError::UnknownMethod)?;
+    let method = Method::of(method);
     if fields.all("transfer-encoding").next().is_some() {
         return Err(HeadError::NoLength);
     }
@@ -286,10 +286,6 @@ mod tests {
             (
                 "GET / HTTP/1.1\nHost: router.lan\nHost: x",
                 HeadError::OtherHost,
-            ),
-            (
-                "BREW / HTTP/1.1\nHost: router.lan",
-                HeadError::UnknownMethod,
             ),
             (
                 "POST / HTTP/1.1\nHost: router.lan\nTransfer-Encoding: chunked",

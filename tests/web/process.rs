@@ -180,6 +180,8 @@ fn paths_and_methods_that_do_not_exist_have_errors() {
         ("GET", "/api/none", 404),
         ("DELETE", "/api/status", 405),
         ("POST", "/", 405),
+        ("BREW", "/", 405),
+        ("OPTIONS", "/api/status", 405),
         ("PUT", "/api/server/clients", 405),
         ("POST", "/api/server/clients/a", 405),
     ] {

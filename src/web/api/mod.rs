@@ -176,11 +176,11 @@ impl Route {
                 "The API has no such path: see docs/api.md.",
             ));
         }
-        let allowed: Vec<String> = methods
-            .iter()
-            .map(|it| format!("{it:?}").to_uppercase())
-            .collect();
-        let allowed = allowed.join(", ");
+        let allowed = methods.iter().map(|it| match it {
+            Method::Get => "GET, HEAD".to_owned(),
+            it => format!("{it:?}").to_uppercase(),
+        });
+        let allowed = allowed.collect::<Vec<_>>().join(", ");
         let why = format!("This path takes {allowed}.");
         Err(Answer::error(405, why).with("Allow", &allowed))
     }
