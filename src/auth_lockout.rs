@@ -28,6 +28,7 @@ impl AuthLockout {
     }
 
     /// Changes the limits. Counted failures stay. The arguments are those of [`AuthLockout::new`].
+    #[cfg(any(feature = "server", test))]
     pub fn set(&self, times: u32, duration: Duration) {
         let mut table = self.lock();
         (table.times, table.duration) = (times, duration);
@@ -60,7 +61,7 @@ impl AuthLockout {
     }
 
     /// Returns all lockouts.
-    #[cfg(feature = "web")]
+    #[cfg(all(feature = "server", feature = "web"))]
     pub fn list(&self) -> Vec<Lockout> {
         let (table, now) = (self.lock(), clock::now());
         let lockouts = table.entries.iter().filter_map(|(network, entry)| {

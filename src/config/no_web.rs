@@ -28,10 +28,18 @@ pub struct WebFile {
 impl WebConfig {
     /// Returns `None`: this build has no page.
     pub(super) fn new(
-        _: &CommonOptions,
+        options: &CommonOptions,
         _: WebFile,
         _: &mut [String],
     ) -> Result<Option<Self>, String> {
+        // They exist so that their flags and keys are known.
+        let CommonOptions {
+            web_addr: _addr,
+            web_cert_file: _cert,
+            web_hosts: _hosts,
+            web_key_file: _key,
+            ..
+        } = options;
         Ok(None)
     }
 

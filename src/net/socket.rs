@@ -110,7 +110,7 @@ impl Socket {
 
     /// Ready when `is_enough` accepts the received bytes, which stay in the socket. Tries again
     /// when more bytes or the end come.
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", feature = "web"))]
     pub fn poll_peek(
         &self,
         cx: &mut Context<'_>,

@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "web"))]
 mod acceptor;
 #[cfg(feature = "acme")]
 pub(crate) mod certificate_facts;
@@ -24,16 +24,16 @@ pub(crate) mod certificate_facts;
 mod certificate_key;
 #[cfg(feature = "acme")]
 mod challenge;
-#[cfg(any(feature = "server", feature = "p2p"))]
+#[cfg(any(feature = "server", feature = "p2p", feature = "web"))]
 mod der;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "web"))]
 mod der_reader;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "web"))]
 mod identity;
 mod known_servers;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "web"))]
 mod named;
-#[cfg(not(feature = "server"))]
+#[cfg(not(any(feature = "server", feature = "web")))]
 mod no_keys;
 #[cfg(feature = "p2p")]
 pub mod peer;
@@ -44,13 +44,13 @@ mod pem;
 mod pinned;
 #[cfg(all(feature = "quic", feature = "server"))]
 mod quic_identity;
-#[cfg(any(feature = "server", feature = "p2p"))]
+#[cfg(any(feature = "server", feature = "p2p", feature = "web"))]
 mod self_signed;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "web"))]
 pub(crate) mod subject;
 mod verify;
 
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "web"))]
 pub use acceptor::{
     check_client_ca, client_hello, is_plain_http, Acceptor, ClientCertificates, MinVersion,
     HANDSHAKE_RECORD, MAX_RECORD,
@@ -59,9 +59,9 @@ pub use acceptor::{
 pub use certificate_key::{first_certificate, CertificateKey};
 #[cfg(feature = "acme")]
 pub use challenge::ACME_TLS;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "web"))]
 pub use identity::ServerIdentity;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "web"))]
 pub use named::NamedCertificates;
 #[cfg(all(feature = "client", feature = "keys"))]
 pub(crate) use pem::pem_of;
@@ -75,10 +75,10 @@ pub use quic_identity::QuicIdentity;
 
 /// A TLS stream. Without the server feature there is one kind, which keeps the server's code out of
 /// the program.
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "web"))]
 pub type Stream = async_tls::TlsStream<Socket>;
 /// A TLS stream, of a client only: this program has no server.
-#[cfg(not(feature = "server"))]
+#[cfg(not(any(feature = "server", feature = "web")))]
 pub type Stream = async_tls::client::TlsStream<Socket>;
 
 /// Returns ring's algorithms. No other function refers to them, so that the compiler can drop those
@@ -88,7 +88,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     if !has_aes_instructions() {
         put_chacha_first(&mut provider.cipher_suites);
     }
-    #[cfg(not(feature = "server"))]
+    #[cfg(not(any(feature = "server", feature = "web")))]
     {
         provider.key_provider = &no_keys::NoKeys;
     }
@@ -162,10 +162,10 @@ pub(crate) fn private_key_in(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// The verified certificate of a visitor.
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "web"))]
 pub struct ClientCertificate(CertificateDer<'static>);
 
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "web"))]
 impl ClientCertificate {
     /// Returns the subject of the certificate as printable ASCII; `None` if it has none, or one longer than
     /// [`MAX_SUBJECT`](crate::wire::origin::MAX_SUBJECT).
@@ -193,7 +193,7 @@ pub(crate) const BINDING: &[u8] = b"EXPORTER-Channel-Binding";
 /// Returns what binds a login to the connection: exported keying material. `None` before TLS 1.3, where
 /// two connections may have the same.
 pub(crate) fn binding(stream: &Stream) -> Option<Binding> {
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", feature = "web"))]
     let (version, exported) = match stream {
         Stream::Client(stream) => {
             let session = stream.get_ref().1;
@@ -206,7 +206,7 @@ pub(crate) fn binding(stream: &Stream) -> Option<Binding> {
             (session.protocol_version(), exported)
         }
     };
-    #[cfg(not(feature = "server"))]
+    #[cfg(not(any(feature = "server", feature = "web")))]
     let (version, exported) = {
         let session = stream.get_ref().1;
         let exported = session.export_keying_material([0; 32], BINDING, Some(b""));

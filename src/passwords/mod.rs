@@ -8,4 +8,6 @@ mod queue;
 pub use hash::{PasswordHash, UserName};
 pub use prompt::read_password;
 #[cfg(any(feature = "client", feature = "web"))]
-pub(crate) use queue::{PasswordQueue, QueuePlace};
+pub(crate) use queue::PasswordQueue;
+#[cfg(feature = "client")]
+pub(crate) use queue::QueuePlace;

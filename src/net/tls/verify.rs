@@ -285,7 +285,7 @@ fn sequence(content: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "web"))]
 mod tests {
     use super::super::{provider, ServerIdentity};
     use super::*;
