@@ -669,9 +669,10 @@ async fn take_addresses(
     let mut reader = MessageReader::default();
     let hearing = take_candidates(&link, &mut request, &mut receiving, &mut reader);
     let hearing = timeout(REQUEST_TIMEOUT, hearing);
+    let public = PublicCandidates::new(p2p, &endpoint).without_nat();
     let answering = async {
         begin_answer(&mut sending).await?;
-        send_candidates(p2p, &endpoint, &mut sending, host_candidates(&endpoint)).await?;
+        send_candidates(public, &mut sending, host_candidates(&endpoint)).await?;
         sending.write_all(chunked::END).await?;
         sending.close().await
     };
