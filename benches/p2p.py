@@ -109,7 +109,7 @@ def measure(options, line):
         time.sleep(1)
         ways = ["-remote", f"tcp://{SERVER}:7002", "-remoteSTUN", f"stun:{SERVER}:7003", "-secret", "s"]
         serving = start("b", "serving", options.other or options.gt, "client", *ways, "-id", "id1",
-                        "-local", "tcp://127.0.0.1:7000", "-hostPrefix", "id1")
+                        "-local", "http://127.0.0.1:7000")
         forwarding = start("a", "forwarding", options.gt, "client", *ways, "-id", "id2",
                            "-tcpForwardAddr", "127.0.0.1:8000", "-tcpForwardHostPrefix", "id1",
                            "-tcpForwardConnections", "1")
