@@ -90,13 +90,6 @@ impl Peer {
         }
     }
 
-    /// Processes the datagrams that QUIC has received.
-    pub(super) fn receive_quic_datagrams(&mut self) {
-        while let Some(packet) = self.transport.quic().and_then(|quic| quic.datagram()) {
-            self.receive_piece(&packet);
-        }
-    }
-
     /// Sends a datagram, or drops it if too many wait. False if it was dropped.
     pub fn send_datagram(&mut self, id: u16, datagram: &[u8], now: Instant) -> bool {
         let Some(flow) = self.flows.get_mut(&id) else {

@@ -45,10 +45,6 @@ impl QuicTransport {
         match self.0 {}
     }
 
-    pub(super) fn datagram(&mut self) -> Option<Bytes> {
-        match self.0 {}
-    }
-
     pub(super) fn max_piece(&mut self) -> usize {
         match self.0 {}
     }

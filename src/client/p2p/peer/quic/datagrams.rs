@@ -1,6 +1,7 @@
 //! The datagrams of a connection (RFC 9221), which carry those of flows.
 
 use super::QuicTransport;
+use crate::client::p2p::peer::Peer;
 use crate::client::p2p::pieces::HEADER;
 use bytes::Bytes;
 use quinn_proto::Side;
@@ -15,7 +16,7 @@ impl QuicTransport {
     }
 
     /// Returns the next datagram that has come.
-    pub(in super::super) fn datagram(&mut self) -> Option<Bytes> {
+    fn datagram(&mut self) -> Option<Bytes> {
         self.phase.connection()?.datagrams().recv()
     }
 
@@ -33,5 +34,14 @@ impl QuicTransport {
         };
         let packet = Bytes::copy_from_slice(packet);
         connection.datagrams().send(packet, false).is_ok()
+    }
+}
+
+impl Peer {
+    /// Processes the datagrams that QUIC has received.
+    pub(super) fn receive_quic_datagrams(&mut self) {
+        while let Some(packet) = self.transport.quic().and_then(|quic| quic.datagram()) {
+            self.receive_piece(&packet);
+        }
     }
 }
