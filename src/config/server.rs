@@ -435,6 +435,13 @@ fn check(server: &ServerConfig) -> Result<(), String> {
             user.id
         ));
     }
+    if let Some(user) = certified.filter(|_| !server.http_mux_header.eq_ignore_ascii_case("Host")) {
+        return Err(format!(
+            "The user \"{}\" has clientCA, which needs the httpMUXHeader Host: with another one, the name in a TLS \
+             handshake does not tell whose visitor it is.",
+            user.id
+        ));
+    }
     let files = [&server.cert_file, &server.key_file];
     let given = files.iter().filter(|file| file.is_some()).count();
     if server.tls_addr.is_some() && (given == 1 || (given == 0 && server.state_dir.is_none())) {

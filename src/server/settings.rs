@@ -57,6 +57,8 @@ pub struct Settings {
     pub authorities: VisitorAuthorities,
     /// Whether visitors of the `tlsAddr` listener need a certificate.
     pub certified_visitors: bool,
+    /// The directory of the identity that the server has made; `None` with one from files.
+    made_in: Option<PathBuf>,
     /// The fingerprint of the key of `acceptor`.
     pub fingerprint: Option<Fingerprint>,
     /// The file of the certificate, for the web page.
@@ -80,14 +82,22 @@ impl Settings {
         fronts.any(|fronts| fronts.contains(addr))
     }
 
-    /// Reads the settings, and opens the log of visitors. See [`Settings::new`].
+    /// Reads the settings, and opens the log of visitors. A key that the server has made before it is told to
+    /// reload must be there. See [`Settings::new`].
     pub fn with_logs(
         config: &config::ServerConfig,
         first_secrets: &Arc<FirstSecrets>,
         before: Option<&Settings>,
     ) -> io::Result<Self> {
-        let identity = identity(config)?.filter(|_| config.tls_addr.is_some());
+        let made_in = directory_of_identity(config)?;
+        let is_kept = made_in.is_some() && before.is_some_and(|it| it.made_in == made_in);
+        let identity = match made_in.as_deref().filter(|_| is_kept) {
+            Some(directory) => Some(ServerIdentity::kept_in(directory)?),
+            None => identity(config)?,
+        };
+        let identity = identity.filter(|_| config.tls_addr.is_some());
         let mut settings = Self::new(config, identity, first_secrets, before)?;
+        settings.made_in = made_in;
         let log = config.access_log.as_ref().map(AccessLog::open);
         settings.access_log = log.transpose().map_err(io::Error::other)?;
         Ok(settings)
@@ -152,6 +162,7 @@ impl Settings {
             acme: acme.map(Arc::new),
             authorities: authorities.unwrap_or_default(),
             certified_visitors: config.client_ca.is_some(),
+            made_in: None,
             fingerprint,
             cert_file: config.cert_file.clone(),
             ws: config.ws.clone(),
@@ -190,6 +201,15 @@ pub fn present_identity(config: &config::ServerConfig) -> io::Result<Option<Serv
         (None, Some(directory)) => ServerIdentity::made_in(directory),
         (identity, _) => Ok(identity),
     }
+}
+
+/// Returns the directory of the identity that a server makes; `None` if it has one from files, or none.
+fn directory_of_identity(config: &config::ServerConfig) -> io::Result<Option<PathBuf>> {
+    let directory = config.state_dir.clone();
+    Ok(match of_files(config)? {
+        None => directory,
+        Some(_) => None,
+    })
 }
 
 fn of_files(config: &config::ServerConfig) -> io::Result<Option<ServerIdentity>> {
@@ -253,6 +273,7 @@ impl Settings {
             acme: None,
             authorities: VisitorAuthorities::default(),
             certified_visitors: false,
+            made_in: None,
             fingerprint: None,
             cert_file: None,
             ws: None,
@@ -264,7 +285,9 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::{self, Command};
     use crate::net::bridge;
+    use crate::state_dir::{scratch, IDENTITY};
     use crate::tunnel::{Event, Inbox, PeerRole, Policy};
     use crate::wire::Version;
     use futures_lite::future::{block_on, poll_once};
@@ -307,5 +330,42 @@ mod tests {
                 .count(),
             TUNNELS - WAKES_PER_BATCH
         );
+    }
+
+    #[test]
+    fn a_reload_makes_no_other_key_in_place_of_one_that_is_gone() {
+        let read = |state: &std::path::Path, before: Option<&Settings>| {
+            let state = state.to_str().unwrap();
+            let line =
+                format!("gt server -tlsAddr 127.0.0.1:0 -id id1 -secret s -stateDir {state}");
+            let line: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            let Ok(Command::Run(roles)) = cli::parse(&line) else {
+                panic!("a command line that runs");
+            };
+            let config = roles[0].role.server().unwrap();
+            Settings::with_logs(config, &Arc::default(), before)
+        };
+        let (one, two) = (scratch("settings-key"), scratch("settings-other-key"));
+        let first = read(&one, None).unwrap();
+        let again = read(&one, Some(&first)).unwrap();
+        assert_eq!(again.fingerprint, first.fingerprint);
+        let kept = one.join("kept");
+        std::fs::rename(one.join(IDENTITY), &kept).unwrap();
+        let why = read(&one, Some(&again)).err().unwrap().to_string();
+        assert!(
+            why.contains("identity.pem") && why.contains("is missing"),
+            "{why}"
+        );
+        assert!(!one.join(IDENTITY).exists());
+        // Another directory is another key, on purpose.
+        let other = read(&two, Some(&again)).unwrap();
+        assert_ne!(other.fingerprint, first.fingerprint);
+        std::fs::rename(&kept, one.join(IDENTITY)).unwrap();
+        let back = read(&one, Some(&again)).unwrap();
+        assert_eq!(back.fingerprint, first.fingerprint);
+        // A directory that is not there at all, as one that is not mounted.
+        std::fs::remove_dir_all(&one).unwrap();
+        assert!(read(&one, Some(&back)).is_err() && !one.exists());
+        std::fs::remove_dir_all(&two).unwrap();
     }
 }

@@ -166,7 +166,9 @@ impl Incoming {
             return None;
         }
         let name = self.name_of(HostKind::Http, host);
-        self.settings.authority_of(&self.state.registry, &name)
+        // Without one, the requests of the connection are refused.
+        let its = self.settings.authority_of(&self.state.registry, &name);
+        its.ok().flatten()
     }
 
     /// Whether a visitor needs a certificate and has none. A wrong one has been refused in the handshake.

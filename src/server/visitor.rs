@@ -238,7 +238,9 @@ impl Incoming {
             return None;
         }
         let settings = self.state.settings.get();
-        let needed = settings.authority_of(&self.state.registry, prefix);
+        let Ok(needed) = settings.authority_of(&self.state.registry, prefix) else {
+            return Some(ErrorPage::NoTunnel);
+        };
         match (needed, &self.authority) {
             (None, None) => None,
             (Some(needed), Some(asked)) if needed.file == *asked => match self.is_certified {

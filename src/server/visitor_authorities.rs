@@ -71,10 +71,35 @@ impl VisitorAuthorities {
         self.0.is_empty()
     }
 
+    /// Whether the visitors of two users need the same certificates.
+    pub fn are_same(&self, id: &str, other: &str) -> bool {
+        let file = |id| self.of(id).map(|authority| &authority.file);
+        file(id) == file(other)
+    }
+
+    /// Returns the authority that all these users have; `None` if they have none.
+    fn of_all<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a str>,
+    ) -> Result<Option<&Arc<VisitorAuthority>>, SeveralAuthorities> {
+        let mut first: Option<&str> = None;
+        for id in ids {
+            match first {
+                Some(first) if !self.are_same(first, id) => return Err(SeveralAuthorities),
+                _ => first = Some(id),
+            }
+        }
+        Ok(first.and_then(|id| self.of(id)))
+    }
+
     fn of(&self, id: &str) -> Option<&Arc<VisitorAuthority>> {
         self.0.get(id)
     }
 }
+
+/// The clients that share a name are of users with different authorities, so that no visitor can be served.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SeveralAuthorities;
 
 impl VisitorAuthority {
     fn new(
@@ -94,19 +119,63 @@ impl VisitorAuthority {
 
 impl Settings {
     /// Returns the authority of the user that has this name for HTTP, as the registry knows it; `None` if it
-    /// has none of its own.
-    pub fn authority_of(&self, registry: &Registry, name: &str) -> Option<Arc<VisitorAuthority>> {
+    /// has none of its own. Users that share the name all have the same authority, except between a reload
+    /// and the end of the registrations that it does not allow any more.
+    pub fn authority_of(
+        &self,
+        registry: &Registry,
+        name: &str,
+    ) -> Result<Option<Arc<VisitorAuthority>>, SeveralAuthorities> {
         if self.authorities.is_empty() {
-            return None;
+            return Ok(None);
         }
-        let known = registry.id_of_name(HostKind::Http, name);
-        let its = known.and_then(|id| self.authorities.of(&id));
+        let its =
+            registry.with_ids_of_name(HostKind::Http, name, |ids| self.authorities.of_all(ids))?;
         // The prefix of a client that is away.
         let its = its.or_else(|| {
             let mut all = self.authorities.0.iter();
             let user = all.find(|(id, _)| self.users.owns(name, id));
             user.map(|(_, authority)| authority)
         });
-        its.cloned()
+        Ok(its.cloned())
+    }
+}
+
+#[cfg(test)]
+impl VisitorAuthorities {
+    /// The authorities of users, each in a file of this name in a new folder.
+    pub fn of_users(folder: &str, users: &[(&str, &str)]) -> Self {
+        let folder = crate::state_dir::scratch(folder);
+        let identity = ServerIdentity::in_directory(&folder).unwrap();
+        let mut by_id = HashMap::default();
+        for (id, file) in users {
+            let file = folder.join(file);
+            std::fs::copy(folder.join(crate::state_dir::IDENTITY), &file).unwrap();
+            let authority = VisitorAuthority::new(&file, &identity, TlsVersion::Tls12, None);
+            by_id.insert((*id).into(), Arc::new(authority.unwrap()));
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+        Self(by_id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_authority_of_a_shared_name_is_that_of_all_its_clients_or_none() {
+        let all = [("id1", "a"), ("id2", "a"), ("id3", "b")];
+        let authorities = VisitorAuthorities::of_users("authorities-shared", &all);
+        let of = |ids: &[&str]| {
+            let authority = authorities.of_all(ids.iter().copied());
+            authority.map(|it| it.is_some_and(|it| it.file.ends_with("a")))
+        };
+        assert_eq!(of(&["id1", "id2", "id1"]), Ok(true));
+        assert_eq!(of(&["id4", "id5"]), Ok(false));
+        assert_eq!(of(&[]), Ok(false));
+        for ids in [["id4", "id1"], ["id1", "id4"], ["id1", "id3"]] {
+            assert_eq!(of(&ids), Err(SeveralAuthorities), "{ids:?}");
+        }
     }
 }

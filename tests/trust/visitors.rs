@@ -350,6 +350,59 @@ fn a_client_hello_in_pieces_hides_no_name() {
 }
 
 #[test]
+fn users_with_different_authorities_share_no_name_also_after_a_reload() {
+    let certs = certs::make();
+    let (one, two) = (service::http(0, "one"), service::http(0, "two"));
+    let scratch = Scratch::new();
+    let write = |ca: &str| {
+        scratch.file(
+            "server.yaml",
+            format!(
+                "type: server\noptions: {{addr: '127.0.0.1:0', tlsAddr: '127.0.0.1:0', certFile: {}, keyFile: {}}}\n\
+                 users:\n  id1: {{secret: secret1{ca}}}\n  id2: {{secret: secret2}}\n",
+                certs.cert.display(),
+                certs.key.display()
+            ),
+        )
+    };
+    let own = format!(", clientCA: {}", certs.ca.display());
+    let config = write(&own);
+    let mut server = Gt::start("gt server", &[], &format!("-config {}", config.display()));
+    let (plain, addr) = (server.addr(), server.tls_addr());
+    let member = |number: u8, service: &Service| {
+        client(&format!(
+            "-remote tcp://{plain} -id id{number} -secret secret{number} -serviceGroup g -groupKey k \
+             -hostPrefix web -reconnectDelay 10ms -local http://{}",
+            service.addr
+        ))
+    };
+    let mut second = member(2, &two);
+    second.wait_for_tunnel();
+    let _first = member(1, &one);
+    let told = server.wait_for("is a user with another clientCA");
+    assert!(told.contains("id=id1") && told.contains("id2"), "{told}");
+    let ask = || curl::https("web.example.com", addr, &certs.ca, "");
+    assert!(ask().text().starts_with("two"));
+    // Now they may share it, and then no more: none of them is reached without a certificate.
+    write("");
+    server.reload();
+    let both = || {
+        curl::https("web.example.com", addr, &certs.ca, "")
+            .text()
+            .to_owned()
+    };
+    crate::common::eventually("a visitor of id1", || {
+        both().starts_with("one").then_some(())
+    });
+    write(&own);
+    server.reload();
+    for _ in 0..4 {
+        let text = both();
+        assert!(!text.starts_with("one"), "{text}");
+    }
+}
+
+#[test]
 fn what_a_trusted_proxy_shows_is_no_certificate_of_its_visitors() {
     let certs = certs::make();
     let service = mirror();
@@ -379,6 +432,11 @@ fn the_client_ca_of_a_user_is_checked_and_needs_a_listener() {
     let said = check("addr: 80");
     assert!(
         said.contains("\"id1\" has clientCA, which needs tlsAddr"),
+        "{said}"
+    );
+    let said = check("tlsAddr: 443, stateDir: s, httpMUXHeader: X");
+    assert!(
+        said.contains("\"id1\" has clientCA, which needs the httpMUXHeader Host"),
         "{said}"
     );
     let said = check(&format!(

@@ -73,6 +73,19 @@ impl ServerIdentity {
         }
     }
 
+    /// Returns the identity that this server uses, and keeps in this directory. Fails if it is not there any
+    /// more. Changes nothing.
+    pub fn kept_in(path: &Path) -> io::Result<Self> {
+        Self::made_in(path)?.ok_or_else(|| {
+            let text = format!(
+                "{} with the key of this server is missing: restore it (is the directory mounted?), or restart gt \
+                 to get another key, which clients with remoteKey refuse until they are told of it",
+                path.join(FILE).display()
+            );
+            io::Error::new(io::ErrorKind::NotFound, text)
+        })
+    }
+
     fn read(state: &StateDir) -> io::Result<Option<Self>> {
         let file = state.file(FILE);
         let Some(text) = state.read(FILE)? else {

@@ -52,7 +52,7 @@ impl HostGroup {
 
 impl RegisteredHost {
     /// Returns the clients that have the name, with their services.
-    fn all(&self) -> impl Iterator<Item = &HostMember> {
+    pub fn all(&self) -> impl Iterator<Item = &HostMember> {
         let others = self.group.iter().flat_map(|group| &group.others);
         std::iter::once(&self.member).chain(others)
     }

@@ -40,17 +40,32 @@ impl Registry {
         domains::find(&host, is_reserved).unwrap_or(prefix)
     }
 
-    /// Returns the id of the client that has a name of the registry, also if it is away for a moment, or in the
-    /// parent process.
-    pub fn id_of_name(&self, kind: HostKind, name: &str) -> Option<Box<str>> {
+    /// Passes on the ids of all clients that have a name of the registry: those here, one in the parent
+    /// process, or else the one that is away for a moment. An id may come several times.
+    pub fn with_ids_of_name<T>(
+        &self,
+        kind: HostKind,
+        name: &str,
+        read: impl FnOnce(&mut dyn Iterator<Item = &str>) -> T,
+    ) -> T {
         let inner = self.lock();
         let key = (kind, Box::from(name));
-        if let Some(host) = inner.hosts.get(&key) {
-            return Some(id_of(&host.member.client).into());
-        }
+        let members = inner
+            .hosts
+            .get(&key)
+            .into_iter()
+            .flat_map(|host| host.all());
         let held = inner.held.owner(&key);
-        let id = held.or_else(|| inner.reservations.last_owner(&key, clock::now()));
-        id.map(Into::into)
+        let mut present = members
+            .map(|member| id_of(&member.client))
+            .chain(held)
+            .peekable();
+        let away = match present.peek() {
+            Some(_) => None,
+            None => inner.reservations.last_owner(&key, clock::now()),
+        };
+        let mut ids = present.chain(away);
+        read(&mut ids)
     }
 
     /// Returns the id of the client that has a host prefix.

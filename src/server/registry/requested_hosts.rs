@@ -11,11 +11,25 @@ use crate::net::clock;
 use crate::wire::frame::{RejectCode, ServiceIndex};
 use crate::wire::hello::{GroupSpec, ServiceSpec};
 use std::borrow::Cow;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::time::Instant;
 
 /// Maximum number of domains of one client.
 const MAX_DOMAINS_OF_CLIENT: usize = 1000;
+
+/// Why a client cannot share a name with one whose visitors need other certificates, for the log.
+struct OtherAuthority<'a>(&'a str);
+
+impl Display for OtherAuthority<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}, which has it too, is a user with another clientCA: give all users of a serviceGroup the same \
+             clientCA, or none of them one",
+            self.0
+        )
+    }
+}
 
 /// A name that a client asks for: the service, and the group that is to share it.
 pub(super) struct WantedHost<'a> {
@@ -69,6 +83,19 @@ impl RegistryState {
         }
     }
 
+    /// Returns a client that has a name whose visitors need other certificates (`clientCA` of a user) than
+    /// those of the client of this login, so that the two cannot share it.
+    fn sharer_with_other_authority(&self, name: &Key, login: &Login<'_>) -> Option<&str> {
+        let authorities = &login.settings.authorities;
+        if name.0 != HostKind::Http || authorities.is_empty() {
+            return None;
+        }
+        let members = self.hosts.get(name).into_iter();
+        let mut others = members.flat_map(|host| host.all());
+        let other = others.find(|other| !authorities.are_same(login.id, id_of(&other.client)))?;
+        Some(id_of(&other.client))
+    }
+
     /// Returns the key of a domain that a client asks for, or the code with which it is refused.
     pub(super) fn requested_domain(
         &self,
@@ -96,8 +123,11 @@ impl RegistryState {
             return refuse(RejectCode::HostNotAllowed, why);
         }
         let key = domain_key(kind, domain.as_str());
-        match self.other_owner(&key, login, group, now) {
-            Some(_) => refuse(RejectCode::HostConflict, &self.why_taken(&key, group)),
+        if self.other_owner(&key, login, group, now).is_some() {
+            return refuse(RejectCode::HostConflict, &self.why_taken(&key, group));
+        }
+        match self.sharer_with_other_authority(&key, login) {
+            Some(other) => refuse(RejectCode::HostNotAllowed, &OtherAuthority(other)),
             None => Ok(key),
         }
     }
@@ -209,6 +239,9 @@ impl RegistryState {
                 let why = format!("{}{}", self.why_taken(&key, group), OfGroup(group));
                 return refuse(&name, RejectCode::HostConflict, &why);
             }
+            if let Some(other) = self.sharer_with_other_authority(&key, login) {
+                return refuse(&name, RejectCode::HostNotAllowed, &OtherAuthority(other));
+            }
             if !keys.insert(key.clone()) {
                 let why = &"two of its services ask for it";
                 return refuse(&name, RejectCode::HostConflict, why);
@@ -234,5 +267,56 @@ impl RegistryState {
     pub(super) fn has_exactly(&self, id: &str, hosts: &[WantedHost<'_>]) -> bool {
         let mine: HashSet<&Key> = self.hosts.of(id).iter().collect();
         mine.len() == hosts.len() && hosts.iter().all(|host| mine.contains(&host.key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::host_table::HostMember;
+    use super::*;
+    use crate::config::Limits;
+    use crate::server::settings::Settings;
+    use crate::server::visitor_authorities::VisitorAuthorities;
+
+    #[test]
+    fn users_whose_visitors_need_different_certificates_share_no_name() {
+        let users = [("id1", "a"), ("id2", "a"), ("id3", "b")];
+        let mut settings = Settings::without_users();
+        settings.authorities = VisitorAuthorities::of_users("authorities-of-a-group", &users);
+        let group = GroupSpec {
+            name: "web".into(),
+            key: b"key"[..].into(),
+            sticky: false,
+        };
+        let spec = |tls| {
+            let prefix = Some("web".into());
+            let service = Box::new(ServiceSpec::Host { tls, prefix });
+            let group = Box::new(group.clone());
+            vec![Some(ServiceSpec::Grouped { group, service })]
+        };
+        let limits = Limits::of_one_prefix();
+        let join = |first: &str, second: &str, tls| {
+            let mut state = RegistryState::default();
+            let kind = if tls { HostKind::Tls } else { HostKind::Http };
+            let member = HostMember {
+                client: first.into(),
+                service: ServiceIndex(0),
+            };
+            state
+                .hosts
+                .insert((kind, "web".into()), member, Some(&group));
+            let login = Login::of_user(second, &limits, &settings);
+            let services = spec(tls);
+            let hosts = state.requested_hosts(&login, &services);
+            hosts.map(|hosts| hosts.len())
+        };
+        assert_eq!(join("id1", "id2", false), Ok(1));
+        assert_eq!(join("id4", "id5", false), Ok(1));
+        for (first, second) in [("id1", "id4"), ("id4", "id1"), ("id1", "id3")] {
+            let refused = Err(RejectCode::HostNotAllowed);
+            assert_eq!(join(first, second, false), refused, "{first} {second}");
+            // The server does not ask these visitors.
+            assert_eq!(join(first, second, true), Ok(1));
+        }
     }
 }
