@@ -1,6 +1,7 @@
 //! The stub of `acme` in builds without it: no name gets a certificate. `config` reports that it is missing.
 
 use super::client_hello::HelloFacts;
+use super::registry::Registry;
 use super::state::ServerState;
 use crate::config;
 use crate::net::tls::{Acceptor, NamedCertificates, ServerIdentity};
@@ -42,7 +43,7 @@ pub enum TlsPurpose {
 impl Acme {
     pub fn start(_: &Arc<ServerState>) {}
 
-    pub fn purpose(&self, _: Option<&AcmeSettings>, _: &HelloFacts) -> TlsPurpose {
+    pub fn purpose(&self, _: Option<&AcmeSettings>, _: &Registry, _: &HelloFacts) -> TlsPurpose {
         TlsPurpose::Ordinary
     }
 

@@ -211,6 +211,14 @@ impl Registry {
             .collect()
     }
 
+    /// Whether a client has a domain or a host prefix.
+    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
+    pub fn has_name(&self, kind: HostKind, domain: &str, prefix: Option<&str>) -> bool {
+        let inner = self.lock();
+        let has = |key: Key| inner.hosts.get(&key).is_some() || inner.held.owner(&key).is_some();
+        has(domains::domain_key(kind, domain)) || prefix.is_some_and(|it| has((kind, it.into())))
+    }
+
     /// Sets whether new visitors of the clients' ports use the congestion control BBR.
     pub fn set_bbr(&self, bbr: bool) {
         let inner = self.lock();

@@ -95,7 +95,11 @@ impl Incoming {
             let mut acceptor = acceptor;
             if let Some(facts) = facts {
                 let settings = self.settings.acme.as_deref();
-                if let TlsPurpose::Validation(answer) = self.state.acme.purpose(settings, &facts) {
+                if let TlsPurpose::Validation(answer) =
+                    self.state
+                        .acme
+                        .purpose(settings, &self.state.registry, &facts)
+                {
                     Box::pin(validate(socket, answer)).await?;
                     return Ok(None);
                 }

@@ -408,6 +408,68 @@ fn a_certificate_is_renewed_when_the_authority_suggests_and_no_connection_ends()
 }
 
 #[test]
+fn an_account_that_the_authority_has_lost_is_made_anew_within_the_same_attempt() {
+    let certs = certs::make();
+    let authority = authority::start(&certs);
+    let (state, service) = (Scratch::new(), service::http(0, "hello"));
+    let mut ends = start(&authority, &certs, &state, &service);
+    ends.server.wait_for("id1.example.com has a certificate");
+    drop(ends);
+    fs::remove_file(file(&state)).unwrap();
+    let lost = r#"{"type": "urn:ietf:params:acme:error:accountDoesNotExist", "detail": "who?"}"#;
+    let lost = response("400 Bad Request", "", lost);
+    authority.script(|script| script.answer = Some((Asked::NewOrder, lost, false)));
+    let mut ends = start(&authority, &certs, &state, &service);
+    ends.server.wait_for("id1.example.com has a certificate");
+    assert_eq!(authority.count(Asked::Account), 2);
+    assert!(ends.server.lines_with("no new certificate").is_empty());
+    let budget = fs::read_to_string(state.join("acme/orders.json")).unwrap();
+    let budget: serde_json::Value = serde_json::from_str(&budget).unwrap();
+    assert_eq!(budget["orders"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn while_the_authority_cannot_be_used_all_names_wait_and_the_api_tells_why() {
+    let certs = certs::make();
+    let authority = authority::start(&certs);
+    let (state, service) = (Scratch::new(), service::http(0, "hello"));
+    let limit = r#"{"type": "urn:ietf:params:acme:error:rateLimited", "detail": "too many"}"#;
+    let limit = response("429 Too Many Requests", "", limit);
+    authority.script(|script| script.answer = Some((Asked::Account, limit, true)));
+    let more = "-apiAddr 127.0.0.1:0 -id id2 -secret secret2";
+    let mut server = server(&line(&authority, &certs, &state, more));
+    let api = server.api_addr();
+    let _first = client_of(&mut server, &service);
+    let told = server.wait_for("id1.example.com has no new certificate");
+    assert!(
+        told.contains("too many") && told.contains("no other name"),
+        "{told}"
+    );
+    let mut second = client(&format!(
+        "-remote tcp://{} -id id2 -secret secret2 -local http://{}",
+        server.addr(),
+        service.addr
+    ));
+    second.wait_for_tunnel();
+    eventually("both names in /status", || {
+        let status = curl::curl(&format!("http://{api}/status"))
+            .text()
+            .to_owned();
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let certificates = status["certificates"].as_array()?;
+        let waits = |it: &serde_json::Value| {
+            it["error"]
+                .as_str()
+                .is_some_and(|it| it.contains("too many"))
+        };
+        (certificates.len() == 2 && certificates.iter().all(waits)).then_some(())
+    });
+    assert_eq!(authority.count(Asked::Account), 1);
+    let known = fs::read_to_string(file(&state)).unwrap();
+    assert!(known.contains("\"failures\":0"), "{known}");
+}
+
+#[test]
 fn a_full_disk_at_the_moment_of_writing_places_no_order() {
     let certs = certs::make();
     let authority = authority::start(&certs);

@@ -22,6 +22,12 @@ impl NamedCertificates {
         self.0.lock().insert(name.into(), certificate);
     }
 
+    /// Takes the certificate of a name out of use.
+    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
+    pub fn remove(&self, name: &str) {
+        self.0.lock().remove(name);
+    }
+
     /// Whether a name has a certificate.
     #[cfg_attr(not(feature = "acme"), allow(dead_code))]
     pub fn has(&self, name: &str) -> bool {

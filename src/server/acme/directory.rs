@@ -79,6 +79,14 @@ impl Directory {
         self.hosts.get(&url.url).await
     }
 
+    /// Gets a nonce for the next request if there is none.
+    pub async fn prepare(&mut self) -> Result<(), AcmeError> {
+        if self.nonce.is_none() {
+            self.nonce = Some(self.new_nonce().await?);
+        }
+        Ok(())
+    }
+
     /// Sends a signed request. An empty payload asks for what is there. The response to a request whose nonce
     /// the authority refuses has another one.
     pub async fn post(

@@ -3,6 +3,7 @@
 
 mod budget;
 mod directory;
+mod failure;
 mod jws;
 pub(crate) mod messages;
 mod names;
@@ -11,12 +12,14 @@ mod pending;
 mod schedule;
 mod settings;
 mod store;
+mod visited;
 mod worker;
 
 use super::client_hello::HelloFacts;
+use super::registry::Registry;
 use super::state::ServerState;
-use crate::net;
 use crate::net::tls::{Acceptor, ACME_TLS};
+use crate::net::{self, clock};
 use crate::sync::Mutex;
 use event_listener::Event;
 use messages::Problem;
@@ -28,9 +31,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// Maximum number of names of visitors that wait to be looked at.
-const MAX_VISITED: usize = 64;
+use visited::VisitedNames;
 
 /// A way to prove that a name is the server's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -112,7 +113,7 @@ impl fmt::Display for AcmeError {
 }
 
 /// The certificate of a name, for the API.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CertificateStatus {
     /// The end of its validity, in seconds since 1970; `None` without a certificate.
     pub expires: Option<i64>,
@@ -125,7 +126,7 @@ pub struct CertificateStatus {
 pub struct Acme {
     pending: Arc<PendingChallenges>,
     /// Names that visitors have asked for and that have no certificate.
-    visited: Mutex<Vec<Box<str>>>,
+    visited: Mutex<VisitedNames>,
     /// Notified when there is something to do: other names, other settings, a visitor.
     wake: Event,
     status: Mutex<BTreeMap<Box<str>, CertificateStatus>>,
@@ -146,7 +147,12 @@ impl Acme {
     }
 
     /// Tells what a connection is that begins with this hello.
-    pub fn purpose(&self, settings: Option<&AcmeSettings>, hello: &HelloFacts) -> TlsPurpose {
+    pub fn purpose(
+        &self,
+        settings: Option<&AcmeSettings>,
+        registry: &Registry,
+        hello: &HelloFacts,
+    ) -> TlsPurpose {
         let Some(settings) = settings else {
             return TlsPurpose::Ordinary;
         };
@@ -156,19 +162,14 @@ impl Acme {
             let acceptor = self.pending.acceptor(name).filter(|_| is_alone);
             return TlsPurpose::Validation(acceptor);
         }
-        if store::is_certifiable(name) && !settings.certificates.has(name) {
-            self.note_visit(name);
-        }
-        TlsPurpose::Ordinary
-    }
-
-    fn note_visit(&self, name: &str) {
-        let mut visited = self.visited.lock();
-        if visited.len() < MAX_VISITED && visited.iter().all(|other| **other != *name) {
-            visited.push(name.into());
-            drop(visited);
+        if store::is_certifiable(name)
+            && !settings.certificates.has(name)
+            && names::is_in_use(registry, &settings.config.domains, name)
+            && self.visited.lock().note(name, clock::now())
+        {
             self.notify();
         }
+        TlsPurpose::Ordinary
     }
 
     /// Returns the response to an HTTP request with this head, if it is an awaited validation.

@@ -4,6 +4,13 @@ use super::store;
 use crate::config::Domain;
 use crate::server::registry::{domain_of, HostKind, Registry};
 
+/// Whether a client has a name.
+pub fn is_in_use(registry: &Registry, domains: &[Box<str>], name: &str) -> bool {
+    let below = name.split_once('.');
+    let prefix = below.filter(|(_, below)| domains.iter().any(|domain| **domain == **below));
+    registry.has_name(HostKind::Http, name, prefix.map(|(prefix, _)| prefix))
+}
+
 /// Returns the names that clients have, with the ids of the clients: their host prefixes below `domains`, and
 /// their own domains, both for HTTP. Wildcards are left out.
 pub fn in_use(registry: &Registry, domains: &[Box<str>]) -> Vec<(String, Box<str>)> {

@@ -11,6 +11,13 @@ const MAX_BACKOFF: i64 = 24 * 3600;
 const LEAST_LIFE: i64 = 5;
 /// Seconds between two certificates whose validity the clock of this machine does not confirm.
 const OF_WRONG_CLOCK: i64 = 3600;
+/// Seconds after a start to the attempt that the process before was in the middle of.
+const AFTER_START: i64 = 10;
+/// Seconds that the clock of this machine may be behind that of an authority.
+const CLOCK_TOLERANCE: i64 = 60;
+/// Seconds after the next attempt of a name would have been for which its failures are kept, when no client
+/// has it: one that comes back begins where it was.
+const KEPT_FAILURES: i64 = 24 * 3600;
 /// Number of times that an order is taken up again after a restart or a failure of the authority.
 pub const MAX_RESUMES: u32 = 5;
 
@@ -18,6 +25,35 @@ pub const MAX_RESUMES: u32 = 5;
 pub fn backoff(failures: u32) -> i64 {
     let number = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX);
     BACKOFF.get(number).copied().unwrap_or(MAX_BACKOFF)
+}
+
+/// Applies a start of gt with this authority to what is known of a name: failures of another authority do not
+/// count, and an order that was being worked on is taken up soon.
+pub fn start(state: &mut NameState, directory: &str, now: i64) {
+    if state.directory != directory {
+        state.failures = 0;
+        state.next = 0;
+    } else if state.under_way && state.order.is_some() && state.resumed < MAX_RESUMES {
+        state.next = state.next.min(now.saturating_add(AFTER_START));
+    }
+}
+
+/// Returns when what is known of a name that no client has any more can be forgotten.
+pub fn end(state: &NameState, dates: Option<(i64, i64)>) -> i64 {
+    let of_attempts = match state.failures {
+        0 => state.next,
+        _ => state.next.saturating_add(KEPT_FAILURES),
+    };
+    match dates {
+        Some((_, not_after)) if state.failures == 0 => not_after,
+        Some((_, not_after)) => not_after.max(of_attempts),
+        None => of_attempts,
+    }
+}
+
+/// Whether a new certificate with these dates is valid, or will be in a moment.
+pub fn is_valid((not_before, not_after): (i64, i64), now: i64) -> bool {
+    not_before <= now.saturating_add(CLOCK_TOLERANCE) && now < not_after
 }
 
 /// Returns when a name is due. `dates` are those of its certificate, if it has one from the present authority
@@ -42,9 +78,8 @@ pub fn due(state: &NameState, dates: Option<(i64, i64)>, now: i64) -> i64 {
 }
 
 /// Returns the earliest time of the next attempt after a certificate with these dates has come.
-pub fn after_success((not_before, not_after): (i64, i64), now: i64) -> i64 {
-    let is_valid = not_before <= now && now < not_after;
-    now.saturating_add(match is_valid {
+pub fn after_success(dates: (i64, i64), now: i64) -> i64 {
+    now.saturating_add(match is_valid(dates, now) {
         true => LEAST_LIFE,
         false => OF_WRONG_CLOCK,
     })
@@ -79,6 +114,43 @@ mod tests {
         );
         assert_eq!(after_success((0, 100), 50), 55);
         assert_eq!(after_success((0, 100), 100), 3700);
-        assert_eq!(after_success((60, 100), 50), 3650);
+        assert_eq!(after_success((60, 100), 50), 55, "in a moment");
+        assert_eq!(after_success((160, 200), 50), 3650);
+    }
+
+    #[test]
+    fn a_start_takes_up_an_order_soon_and_forgets_failures_at_another_authority() {
+        let of = |under_way, order: Option<&str>, resumed| NameState {
+            directory: "https://one/".to_owned(),
+            under_way,
+            order: order.map(str::to_owned),
+            resumed,
+            failures: 3,
+            next: 5000,
+            ..NameState::default()
+        };
+        let next = |mut state: NameState, directory| {
+            start(&mut state, directory, 1000);
+            (state.next, state.failures)
+        };
+        assert_eq!(next(of(true, Some("o"), 0), "https://one/"), (1010, 3));
+        assert_eq!(next(of(false, Some("o"), 0), "https://one/"), (5000, 3));
+        assert_eq!(next(of(true, None, 0), "https://one/"), (5000, 3));
+        let worn = of(true, Some("o"), MAX_RESUMES);
+        assert_eq!(next(worn, "https://one/"), (5000, 3));
+        assert_eq!(next(of(false, None, 0), "https://two/"), (0, 0));
+    }
+
+    #[test]
+    fn failures_outlast_the_absence_of_a_client() {
+        let mut state = NameState {
+            next: 100,
+            ..NameState::default()
+        };
+        assert_eq!(end(&state, None), 100);
+        assert_eq!(end(&state, Some((0, 5000))), 5000);
+        state.failures = 2;
+        assert_eq!(end(&state, None), 100 + KEPT_FAILURES);
+        assert_eq!(end(&state, Some((0, 5000))), 100 + KEPT_FAILURES);
     }
 }

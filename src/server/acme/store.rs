@@ -56,6 +56,9 @@ pub struct NameState {
     pub order: Option<String>,
     /// How often that order has been taken up again.
     pub resumed: u32,
+    /// Whether an attempt is under way: still so at a start of gt if it did not end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub under_way: bool,
     /// Number of attempts since the last certificate.
     pub failures: u32,
     /// The earliest time of the next attempt, in seconds since 1970.

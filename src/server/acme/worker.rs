@@ -1,15 +1,17 @@
 //! The task that gets certificates: what is due next, one order at a time, and what becomes of it.
 
+mod renewal;
+
 use super::budget::Budget;
 use super::directory::Directory;
-use super::jws::{base64url, Signer};
-use super::messages::{AcmeUrl, RenewalWindow};
+use super::failure::{seconds, Failure, Stage, Waits};
+use super::jws::Signer;
+use super::messages::AcmeUrl;
 use super::order::Order;
 use super::schedule::{self, MAX_RESUMES};
 use super::store::{self, Account, NameState, Store};
 use super::{names, AcmeError, AcmeSettings, CertificateStatus, ChallengeKind};
 use crate::collections::HashMap;
-use crate::net::tls::certificate_facts::CertificateFacts;
 use crate::net::{blocking, clock, Timer};
 use crate::server::state::ServerState;
 use crate::state_dir::StateLock;
@@ -31,8 +33,6 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Maximum time of an attempt.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(600);
-/// Seconds between two questions for the time of a renewal, if the authority does not tell.
-const ASK_INTERVAL: i64 = 6 * 3600;
 /// Seconds after the beginning of 1970 before which the clock has not been set: the beginning of 2025.
 const BEGIN_OF_2025: i64 = 1_735_689_600;
 
@@ -77,6 +77,8 @@ pub struct Worker {
     account: Account,
     budget: Budget,
     names: HashMap<Box<str>, KnownName>,
+    /// The names that the API shows as waiting for the authority.
+    waiting: Vec<Box<str>>,
     /// The way to prove a name that has worked last.
     proven: Option<ChallengeKind>,
     _lock: StateLock,
@@ -100,6 +102,7 @@ struct Task {
 impl Worker {
     async fn open(state: &Arc<ServerState>, acme: Arc<AcmeSettings>) -> io::Result<Self> {
         let (path, directory) = (acme.config.state_dir.clone(), acme.directory.clone());
+        let settings = format!("{:?} {:?}", acme.config.email, acme.config.ca);
         let opened = blocking(move || {
             let store = Store::open(&path)?;
             let lock = store.lock().map_err(|e| match e.kind() {
@@ -113,7 +116,7 @@ impl Worker {
                 _ => e,
             })?;
             let account = store.account(&directory)?;
-            let budget = store.budget()?;
+            let budget = store.budget()?.at(&directory, &settings);
             let names = store::read_names(&path)?;
             Ok::<_, io::Error>((store, lock, account, budget, names))
         });
@@ -124,11 +127,13 @@ impl Worker {
             account,
             budget,
             names: HashMap::default(),
+            waiting: Vec::new(),
             proven: None,
             acme,
             _lock: lock,
         };
-        for (name, file) in names {
+        for (name, mut file) in names {
+            schedule::start(&mut file, &worker.acme.directory, now());
             // One of another authority, like one for tests, is used until there is a better one.
             let dates = worker.acme.use_certificate(&name, &file);
             let dates = dates.filter(|_| file.directory == worker.acme.directory);
@@ -183,21 +188,29 @@ impl Worker {
         self.budget.tidy(now);
         let in_use = names::in_use(&self.state.registry, &self.acme.config.domains);
         self.forget(&in_use, now);
-        let visited: Vec<Box<str>> = std::mem::take(&mut *self.state.acme.visited.lock());
+        let mut waiting = Vec::new();
+        let acme = &self.state.acme;
+        let mut visited = acme.visited.lock();
+        visited.tidy(clock::now(), |name| is_one_of(&in_use, name));
         let mut best: Option<(_, Task)> = None;
         let mut earliest = i64::MAX;
         for (name, owner) in in_use {
             let known = self.names.get(name.as_str());
             let file = known.map(|known| &known.file);
-            let due = known.map_or(0, |known| schedule::due(&known.file, known.dates, now));
-            let resumes = file.is_some_and(|file| file.order.is_some());
-            let due = due.max(self.budget.next(now, resumes));
+            let own = known.map_or(0, |known| schedule::due(&known.file, known.dates, now));
+            let due = own.max(match file.is_some_and(|file| file.order.is_some()) {
+                true => self.budget.next_request(now),
+                false => self.budget.next_order(&owner, now),
+            });
+            if own <= now && self.budget.why(now).is_some() {
+                waiting.push(name.as_str().into());
+            }
             if due > now {
                 earliest = earliest.min(due);
                 continue;
             }
             // Names of visitors first, then of clients with few orders, then those that have waited longest.
-            let is_visited = visited.iter().any(|other| **other == *name);
+            let is_visited = visited.has(&name);
             let failures = file.map_or(0, |file| file.failures);
             let rank = (!is_visited, self.budget.of(&owner), failures, due);
             if best.as_ref().is_none_or(|(other, _)| rank < *other) {
@@ -205,10 +218,15 @@ impl Worker {
                 best = Some((rank, Task { name, owner }));
             }
         }
+        if let Some((_, task)) = &best {
+            visited.remove(&task.name);
+        }
+        drop(visited);
+        self.show_waiting(waiting, now);
         if let Some((_, task)) = best {
             return Next::Order(task);
         }
-        let paused = self.budget.next(now, true);
+        let paused = self.budget.next_request(now);
         for (name, known) in &self.names {
             let ask = known.file.ask.max(paused);
             if known.dates.is_some() && ask <= now {
@@ -224,12 +242,8 @@ impl Worker {
 
     /// Removes what is left of names that no client has any more, when their certificates have expired.
     fn forget(&mut self, in_use: &[(String, Box<str>)], now: i64) {
-        let is_used = |name: &str| in_use.binary_search_by(|(it, _)| (**it).cmp(name)).is_ok();
         let is_over = |name: &str, known: &KnownName| {
-            let expires = known
-                .dates
-                .map_or(known.file.next, |(_, not_after)| not_after);
-            expires < now && !is_used(name)
+            schedule::end(&known.file, known.dates) < now && !is_one_of(in_use, name)
         };
         let over: Vec<Box<str>> = self
             .names
@@ -239,6 +253,7 @@ impl Worker {
             .collect();
         for name in over {
             self.names.remove(&name);
+            self.acme.certificates.remove(&name);
             self.state.acme.status.lock().remove(&name);
             if let Err(e) = self.store.remove(&name) {
                 log::debug!("removing the certificate of {name}: {e}");
@@ -263,6 +278,7 @@ impl Worker {
         }
         file.failures = file.failures.saturating_add(1);
         file.next = now.saturating_add(schedule::backoff(file.failures));
+        file.under_way = true;
         match file.resumed >= MAX_RESUMES {
             true => file.order = None,
             false => file.resumed = file.resumed.saturating_add(1),
@@ -277,24 +293,26 @@ impl Worker {
             Timer::after(ATTEMPT_TIMEOUT).await;
             Err(AcmeError::Slow)
         };
-        let mut is_placed = false;
+        let mut stage = Stage::Preparing;
         let result = match written {
-            Ok(()) => future::or(Box::pin(self.order(&name, &mut is_placed)), timeout).await,
+            Ok(()) => future::or(Box::pin(self.order(&name, &mut stage)), timeout).await,
             Err(e) => Err(AcmeError::Local(e)),
         };
         match result {
-            Ok(dates) => self.succeed(&name, dates, now).await,
+            Ok(dates) => self.succeed(&name, dates).await,
             Err(error) => {
-                if is_new && !is_placed {
+                if is_new && stage == Stage::Preparing {
                     self.budget.take_back();
                 }
-                self.fail(&name, before, &error, now).await;
+                self.fail(&name, &before, (&error, stage)).await;
             }
         }
         self.show(&name);
     }
 
-    async fn succeed(&mut self, name: &str, dates: (i64, i64), now: i64) {
+    async fn succeed(&mut self, name: &str, dates: (i64, i64)) {
+        // The certificate has come after the attempt began.
+        let now = now();
         self.budget.resume();
         if let Some(known) = self.names.get_mut(name) {
             known.dates = Some(dates);
@@ -304,7 +322,7 @@ impl Worker {
         }
         let days = dates.1.saturating_sub(now) / 86_400;
         log::info!("{name} has a certificate, which is valid for {days} days");
-        if dates.0 > now || dates.1 <= now {
+        if !schedule::is_valid(dates, now) {
             log::warn!(
                 "the new certificate of {name} is not valid now: is the clock of this machine right?"
             );
@@ -312,81 +330,58 @@ impl Worker {
     }
 
     /// Notes a failure, and when the next attempt is.
-    async fn fail(&mut self, name: &str, before: NameState, error: &AcmeError, now: i64) {
-        let text = super::messages::printable(&error.to_string());
-        let has_two_kinds = self.kinds(None).len() > 1;
+    async fn fail(&mut self, name: &str, before: &NameState, (error, stage): (&AcmeError, Stage)) {
+        let failure = Failure {
+            error,
+            stage,
+            before,
+            has_two_kinds: self.kinds(None).len() > 1,
+        };
         let Some(known) = self.names.get_mut(name) else {
             return;
         };
-        let file = &mut known.file;
-        file.error = Some(text.clone());
-        let wait = match error {
-            // It has nothing to do with the name.
-            AcmeError::Unreachable(_) | AcmeError::Status(..) | AcmeError::Local(_) => {
-                let asked = match error {
-                    AcmeError::Status(_, after) => *after,
-                    _ => None,
-                };
-                let pause = self.budget.pause(asked.map(seconds), now);
-                file.failures = before.failures;
-                file.next = now.saturating_add(pause);
-                file.resumed = before.resumed.saturating_add(1);
-                pause
-            }
-            AcmeError::Problem {
-                problem,
-                status,
-                retry_after,
-            } => {
-                let is_limit = problem.is("rateLimited") || *status == 429;
-                if is_limit || *status >= 500 {
-                    let asked = retry_after.map(seconds);
-                    // A limit may be that of one name: the others are tried again soon.
-                    let of_all = asked.filter(|_| !is_limit);
-                    let pause = self.budget.pause(of_all, now);
-                    let wait = asked.unwrap_or(schedule::backoff(file.failures)).max(pause);
-                    file.next = now.saturating_add(wait);
-                }
-                if problem.is("accountDoesNotExist") {
-                    self.account.url = None;
-                }
-                // The order is of no use any more, unless the authority is just busy.
-                if !is_limit && *status < 500 {
-                    file.order = None;
-                }
-                file.next.saturating_sub(now)
-            }
-            AcmeError::Unproved(_, tried) => {
-                file.order = None;
-                if has_two_kinds {
-                    file.challenge = tried.map(|kind| match kind {
-                        ChallengeKind::Tls => ChallengeKind::Http,
-                        ChallengeKind::Http => ChallengeKind::Tls,
-                    });
-                }
-                file.next.saturating_sub(now)
-            }
-            AcmeError::Slow => file.next.saturating_sub(now),
-            AcmeError::Malformed(_) | AcmeError::Refused(_) | AcmeError::BadCertificate(_) => {
-                file.order = None;
-                file.next.saturating_sub(now)
-            }
-        };
+        let now = now();
+        let waits = failure.note(&mut known.file, &mut self.budget, now);
+        let wait = known.file.next.saturating_sub(now);
         log::warn!(
-            "{name} has no new certificate: {text}; the next attempt is in {:?}",
-            Duration::from_secs(u64::try_from(wait).unwrap_or_default())
+            "{name} has no new certificate: {}; the next attempt is in {:?}{}",
+            known.file.error.as_deref().unwrap_or_default(),
+            Duration::from_secs(u64::try_from(wait).unwrap_or_default()),
+            match waits {
+                Waits::Name => "",
+                Waits::All => ", and until then no other name is tried",
+            }
         );
         if let Err(e) = self.write(name, true).await {
             log::warn!("{e}");
         }
     }
 
+    /// Makes an order of [`Worker::order_once`], with a new account if the authority does not know that of
+    /// before.
+    async fn order(&mut self, name: &str, stage: &mut Stage) -> Result<(i64, i64), AcmeError> {
+        let had_account = self.account.url.is_some();
+        let result = self.order_once(name, stage).await;
+        match &result {
+            Err(AcmeError::Problem { problem, .. }) if problem.is("accountDoesNotExist") => {
+                self.account.url = None;
+            }
+            _ => return result,
+        }
+        // An order that is there has gone with its account.
+        if !had_account || *stage != Stage::Placing {
+            return result;
+        }
+        self.order_once(name, stage).await
+    }
+
     /// Orders the certificate of a name, or takes up its order, until the certificate is in use; returns its
-    /// dates. `is_placed` is set before the authority gets a new order.
-    async fn order(&mut self, name: &str, is_placed: &mut bool) -> Result<(i64, i64), AcmeError> {
+    /// dates. `stage` is set before the authority gets what it tells of.
+    async fn order_once(&mut self, name: &str, stage: &mut Stage) -> Result<(i64, i64), AcmeError> {
         let acme = self.acme.clone();
         let mut directory = Directory::open(&acme).await?;
         let account = self.account(&mut directory).await?;
+        directory.prepare().await?;
         let file = self.file(name);
         let kinds = self.kinds(file.challenge.or(self.proven));
         let replaces = self
@@ -405,7 +400,7 @@ impl Worker {
         let url = match known {
             Some(url) => url,
             None => {
-                *is_placed = true;
+                *stage = Stage::Placing;
                 let url = match order.place(replaces.as_deref()).await {
                     // The authority knows nothing of the certificate, or of its replacement.
                     Err(AcmeError::Problem { status, .. })
@@ -422,6 +417,7 @@ impl Worker {
                 url
             }
         };
+        *stage = Stage::Ordered;
         let mut order = Order {
             directory: &mut directory,
             key: &self.account.key,
@@ -480,71 +476,6 @@ impl Worker {
         Ok(location.text)
     }
 
-    /// Asks the authority when a certificate is best renewed.
-    async fn ask_for_renewal(&mut self, name: &str) {
-        let now = now();
-        let file = self.file(name);
-        let asked = match self.replaced(&file) {
-            Some(certificate) => self.renewal_window(&certificate).await,
-            None => Ok(None),
-        };
-        let Some(known) = self.names.get_mut(name) else {
-            return;
-        };
-        let mut again = ASK_INTERVAL;
-        match asked {
-            Ok(Some((window, after))) => {
-                // Spread over the window, so that not all servers come at a time.
-                let length = u64::try_from(window.end.saturating_sub(window.start)).unwrap_or(1);
-                let place = u64::from(crate::net::random()).checked_rem(length);
-                let place = i64::try_from(place.unwrap_or_default()).unwrap_or_default();
-                let is_new = known
-                    .file
-                    .renew
-                    .is_none_or(|renew| !(window.start..window.end).contains(&renew));
-                if is_new {
-                    known.file.renew = Some(window.start.saturating_add(place));
-                }
-                again = after.map_or(again, seconds).clamp(60, 24 * 3600);
-            }
-            Ok(None) => again = 24 * 3600,
-            Err(e) => log::debug!("asking when to renew the certificate of {name}: {e}"),
-        }
-        known.file.ask = now.saturating_add(again);
-        if let Err(e) = self.write(name, false).await {
-            log::debug!("{e}");
-        }
-    }
-
-    /// Returns the authority's suggestion for a certificate; `None` if it makes none.
-    async fn renewal_window(
-        &self,
-        certificate: &str,
-    ) -> Result<Option<(RenewalWindow, Option<Duration>)>, AcmeError> {
-        let mut directory = Directory::open(&self.acme).await?;
-        let Some(base) = directory.urls.renewal_info.clone() else {
-            return Ok(None);
-        };
-        let text = format!("{}/{certificate}", base.text.trim_end_matches('/'));
-        let Ok(url) = AcmeUrl::try_from(text) else {
-            return Ok(None);
-        };
-        let answer = directory.get(&url).await?;
-        let window = RenewalWindow::read(&answer.body);
-        Ok(window.map(|window| (window, answer.retry_after)))
-    }
-
-    /// Returns the identifier of a name's certificate (RFC 9773, section 4.1).
-    fn replaced(&self, file: &NameState) -> Option<String> {
-        let issued = crate::net::tls::first_certificate(&file.chain)?;
-        let facts = CertificateFacts::read(&issued)?;
-        Some(format!(
-            "{}.{}",
-            base64url(&facts.authority?),
-            base64url(&facts.serial)
-        ))
-    }
-
     /// Returns the ways to prove names, the preferred one first.
     fn kinds(&self, preferred: Option<ChallengeKind>) -> Vec<ChallengeKind> {
         let mut kinds = vec![ChallengeKind::Tls];
@@ -579,13 +510,45 @@ impl Worker {
     /// Shows the API the certificate of a name.
     fn show(&self, name: &str) {
         if let Some(known) = self.names.get(name) {
-            let status = CertificateStatus {
-                expires: known.dates.map(|(_, not_after)| not_after),
-                error: known.file.error.clone(),
-            };
-            self.state.acme.status.lock().insert(name.into(), status);
+            let mut status = self.state.acme.status.lock();
+            status.insert(name.into(), known.status());
         }
     }
+
+    /// Shows the API the names that wait since the authority cannot be used, and no others as such.
+    fn show_waiting(&mut self, waiting: Vec<Box<str>>, now: i64) {
+        let why = self.budget.why(now).unwrap_or_default();
+        let mut status = self.state.acme.status.lock();
+        for name in &self.waiting {
+            match self.names.get(name) {
+                Some(known) => status.insert(name.clone(), known.status()),
+                None => status.remove(name),
+            };
+        }
+        for name in &waiting {
+            let known = self.names.get(name);
+            let mut its = known.map_or_else(CertificateStatus::default, KnownName::status);
+            let error = || format!("it waits until the authority can be asked again: {why}");
+            its.error = its.error.or_else(|| Some(error()));
+            status.insert(name.clone(), its);
+        }
+        self.waiting = waiting;
+    }
+}
+
+impl KnownName {
+    fn status(&self) -> CertificateStatus {
+        CertificateStatus {
+            expires: self.dates.map(|(_, not_after)| not_after),
+            error: self.file.error.clone(),
+        }
+    }
+}
+
+/// Whether a name is one of these, which are sorted.
+fn is_one_of(in_use: &[(String, Box<str>)], name: &str) -> bool {
+    let found = in_use.binary_search_by(|(other, _)| (**other).cmp(name));
+    found.is_ok()
 }
 
 enum Next {
@@ -599,8 +562,4 @@ enum Next {
 fn now() -> i64 {
     let since = clock::time_of_day().duration_since(UNIX_EPOCH);
     since.map_or(0, seconds)
-}
-
-fn seconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
