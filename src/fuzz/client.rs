@@ -11,7 +11,6 @@ use crate::client::request_edits::{ForwardedVisitor, RequestEdits};
 use crate::config::value::Scalar;
 use crate::config::{Local, Remote};
 use crate::net::http::percent;
-use crate::net::{LinkSource, ProxyServer};
 use crate::wire::origin::{Transport, VisitorOrigin};
 use std::path::{Component, Path};
 
@@ -71,16 +70,6 @@ pub fn locals(data: &[u8]) {
     if let Ok(remote) = Remote::read(text) {
         assert_ne!(remote.port, 0);
         assert_eq!(Remote::read(&remote.to_string()), Ok(remote));
-    }
-    if let Ok(proxy) = ProxyServer::read(text) {
-        assert_ne!(proxy.port, 0);
-        let shown = proxy.to_string();
-        assert!(!shown.contains('@'));
-        let again = ProxyServer::read(&shown).map(|again| again.to_string());
-        assert_eq!(again, Ok(shown));
-    }
-    if let Ok(source) = LinkSource::read(text) {
-        assert_eq!(LinkSource::read(&source.to_string()), Ok(source));
     }
 }
 

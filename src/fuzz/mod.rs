@@ -70,7 +70,7 @@ pub use ice::ice_stun;
 pub use import::import_files;
 pub use net::{datagrams, http_answer, http_requests};
 #[cfg(all(feature = "client", feature = "outbound"))]
-pub use outbound::proxy_answers;
+pub use outbound::{outbound_options, proxy_answers};
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use p2p::{resets, signaling};
 #[cfg(all(feature = "client", feature = "password"))]

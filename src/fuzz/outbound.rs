@@ -1,12 +1,30 @@
-//! Fuzz entries for the proxy that servers are reached through: its answers.
+//! Fuzz entries for the proxy and the links that servers are reached through: their options, a proxy's answers.
 
 use super::{assert_settled, cuts};
-use crate::net::outbound::{parse_connect_answer, parse_socks_answer, ProxyAnswer, SocksStep};
+use crate::config::value::Scalar;
+use crate::net::outbound::{
+    parse_connect_answer, parse_socks_answer, LinkSource, ProxyAnswer, ProxyServer, SocksStep,
+};
 
 /// Maximum length in bytes of the head of an answer to CONNECT.
 const MAX_HEAD: usize = 8 * 1024;
 /// Maximum length in bytes of an answer of SOCKS5: with a name.
 const MAX_ANSWER: usize = 262;
+
+/// Parses the values of `remoteProxy` and `remoteBind`.
+pub fn outbound_options(data: &[u8]) {
+    let text = &*String::from_utf8_lossy(data);
+    if let Ok(proxy) = ProxyServer::read(text) {
+        assert_ne!(proxy.port, 0);
+        let shown = proxy.to_string();
+        assert!(!shown.contains('@'));
+        let again = ProxyServer::read(&shown).map(|again| again.to_string());
+        assert_eq!(again, Ok(shown));
+    }
+    if let Ok(source) = LinkSource::read(text) {
+        assert_eq!(LinkSource::read(&source.to_string()), Ok(source));
+    }
+}
 
 /// Parses the answers of proxies: those to CONNECT, and those to each message of SOCKS5, behind which no
 /// byte is asked for. How the bytes are cut must not matter.

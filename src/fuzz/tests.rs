@@ -142,7 +142,12 @@ mod promises_of_every_gt {
 
 #[cfg(feature = "client")]
 mod promises_of_the_client {
-    hold!(files health_status locals proxy_answers visitor_fields);
+    hold!(files health_status locals visitor_fields);
+}
+
+#[cfg(all(feature = "client", feature = "outbound"))]
+mod promises_of_the_way_out {
+    hold!(outbound_options proxy_answers);
 }
 
 #[cfg(feature = "web")]

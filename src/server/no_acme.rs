@@ -23,7 +23,7 @@ impl AcmeSettings {
 
 /// What connections and the API need of certificates: nothing.
 #[derive(Default)]
-pub struct Acme;
+pub struct Acme(());
 
 /// The certificate of a name.
 pub struct CertificateStatus {

@@ -4,7 +4,7 @@ use crate::logging::{AccessLog, Visit, Way};
 
 /// The visitors of a server: none is listed.
 #[derive(Default)]
-pub struct LiveVisitors;
+pub struct LiveVisitors(());
 
 /// A listed visitor, which never exists in this build.
 pub enum Listed {}
