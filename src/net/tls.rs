@@ -61,6 +61,8 @@ pub use certificate_key::{first_certificate, CertificateKey};
 pub use challenge::ACME_TLS;
 #[cfg(any(feature = "server", feature = "web"))]
 pub use identity::ServerIdentity;
+#[cfg(all(test, feature = "acme"))]
+pub use named::NamedCertificate;
 #[cfg(any(feature = "server", feature = "web"))]
 pub use named::NamedCertificates;
 #[cfg(all(feature = "client", feature = "keys"))]

@@ -54,3 +54,13 @@ impl ResolvesServerCert for Resolver {
         named.or_else(|| self.default.resolve(hello))
     }
 }
+
+#[cfg(all(test, feature = "acme"))]
+impl NamedCertificate {
+    /// The certificate that a server has made itself.
+    pub fn of(identity: &super::ServerIdentity) -> Self {
+        let (certificates, key) = identity.parts();
+        let key = super::provider().key_provider.load_private_key(key);
+        Self(Arc::new(CertifiedKey::new(certificates, key.unwrap())))
+    }
+}

@@ -1,6 +1,8 @@
 //! The task that gets certificates: what is due next, one order at a time, and what becomes of it.
 
 mod renewal;
+#[cfg(test)]
+mod tests;
 
 use super::budget::Budget;
 use super::directory::Directory;
