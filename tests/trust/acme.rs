@@ -324,6 +324,28 @@ fn a_server_that_is_killed_at_any_step_has_its_certificate_after_a_restart_witho
 }
 
 #[test]
+fn an_order_that_a_killed_server_has_left_does_not_wait_for_earlier_failures_of_its_name() {
+    let certs = certs::make();
+    let authority = authority::start(&certs);
+    let (state, service) = (Scratch::new(), service::http(0, "hello"));
+    fs::create_dir_all(state.join("acme")).unwrap();
+    let directory = format!("https://localhost:{}/dir", authority.addr.port());
+    let now = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let known = format!("{{\"directory\":\"{directory}\",\"failures\":3,\"next\":{now}}}\n");
+    fs::write(file(&state), known).unwrap();
+    let frozen = authority.freeze(Asked::Authorization);
+    let mut ends = start(&authority, &certs, &state, &service);
+    frozen.recv().unwrap();
+    let known = fs::read_to_string(file(&state)).unwrap();
+    assert!(known.contains("\"failures\":4"), "{known}");
+    ends.server.kill();
+    drop(ends);
+    let mut ends = start(&authority, &certs, &state, &service);
+    ends.server.wait_for("id1.example.com has a certificate");
+    assert_eq!(authority.count(Asked::NewOrder), 1);
+}
+
+#[test]
 fn a_server_that_is_killed_again_and_again_does_not_order_without_bound() {
     let certs = certs::make();
     let authority = authority::start(&certs);

@@ -344,19 +344,26 @@ impl Worker {
         };
         let now = now();
         let waits = failure.note(&mut known.file, &mut self.budget, now);
-        let wait = known.file.next.saturating_sub(now);
-        log::warn!(
-            "{name} has no new certificate: {}; the next attempt is in {:?}{}",
-            known.file.error.as_deref().unwrap_or_default(),
-            Duration::from_secs(u64::try_from(wait).unwrap_or_default()),
-            match waits {
-                Waits::Name => "",
-                Waits::All => ", and until then no other name is tried",
-            }
-        );
+        let file = known.file.clone();
         if let Err(e) = self.write(name, true).await {
             log::warn!("{e}");
         }
+        let until = |at: i64| {
+            let wait = u64::try_from(at.saturating_sub(now));
+            Duration::from_secs(wait.unwrap_or_default())
+        };
+        let of_others = match waits {
+            Waits::Name => String::new(),
+            Waits::All => {
+                let pause = until(self.budget.next_request(now));
+                format!(", and no other name is tried for {pause:?}")
+            }
+        };
+        log::warn!(
+            "{name} has no new certificate: {}; the next attempt is in {:?}{of_others}",
+            file.error.as_deref().unwrap_or_default(),
+            until(file.next)
+        );
     }
 
     /// Makes an order of [`Worker::order_once`], with a new account if the authority does not know that of
