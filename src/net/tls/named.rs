@@ -55,9 +55,10 @@ impl ResolvesServerCert for Resolver {
     }
 }
 
-#[cfg(all(test, feature = "acme"))]
+#[cfg(test)]
 impl NamedCertificate {
     /// The certificate that a server has made itself.
+    #[cfg_attr(not(feature = "acme"), allow(dead_code))]
     pub fn of(identity: &super::ServerIdentity) -> Self {
         let (certificates, key) = identity.parts();
         let key = super::provider().key_provider.load_private_key(key);

@@ -120,15 +120,11 @@ fn the_certificate_of_a_name_that_no_client_has_is_taken_out_of_use_when_it_has_
     let identity = ServerIdentity::new().unwrap();
     let names = ["id1", "old", "valid", "failing"].map(|id| format!("{id}.example.com"));
     for name in &names {
-        let mut known = KnownName::default();
-        known.dates = Some((
-            0,
-            if name.starts_with("valid") {
-                i64::MAX
-            } else {
-                1000
-            },
-        ));
+        let is_valid = name.starts_with("valid");
+        let mut known = KnownName {
+            dates: Some((0, if is_valid { i64::MAX } else { 1000 })),
+            ..KnownName::default()
+        };
         known.file.directory = worker.acme.directory.clone();
         if name.starts_with("failing") {
             (known.file.failures, known.file.next) = (3, now() - 60);
