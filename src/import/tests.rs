@@ -464,7 +464,8 @@ fn a_file_of_the_original_keeps_its_keys() {
             "  - local: http://127.0.0.1:80\n    useLocalAsHTTPHost: true\n    hostPrefix: 1\n",
             "    remoteTCPRandom: true\n",
             "  secret: 0123\n  remoteSTUN: stun:example.com:3478\n",
-            "options.webAddr: 127.0.0.1:7000\n",
+            "  webAddr: 127.0.0.1:7000\n",
+            "options.openBBR: true\n",
         ],
     );
     assert_has(

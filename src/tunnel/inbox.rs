@@ -79,8 +79,6 @@ pub struct Inbox {
     heard: Tick,
     /// Whether each stream has a stream of QUIC.
     has_lanes: bool,
-    /// Whether the peer has ended its direction of the connection while bytes of streams are on the way.
-    is_conn_read: bool,
     /// When bytes last came that [`Liveness`](super::liveness::Liveness) does not know of yet.
     unreported: Option<Moment>,
     version: Version,
@@ -106,6 +104,8 @@ enum ReadState {
         reader: Box<HelloReader>,
         left: u32,
     },
+    /// The peer has ended its direction of the connection while bytes of streams are on the way.
+    LanesAlone,
     /// Nothing more is read. The session has to learn of the result.
     Ended(io::Result<()>),
 }
@@ -122,7 +122,6 @@ impl Inbox {
         let has_lanes = lock(&tunnel.0).quic.is_some();
         Self {
             has_lanes,
-            is_conn_read: false,
             tunnel,
             conn,
             reading: ReadState::Begin(already.into()),
@@ -270,7 +269,7 @@ impl Inbox {
             if self.has_lanes && self.poll_lanes(cx, most)? {
                 continue;
             }
-            if self.is_conn_read {
+            if matches!(self.reading, ReadState::LanesAlone) {
                 return Poll::Pending;
             }
             let read = with_read_buf(|buf| {
@@ -391,7 +390,7 @@ impl Inbox {
         for opened in progress.opened {
             self.push_opened(opened);
         }
-        if self.is_conn_read && self.conn.has_failed() {
+        if matches!(self.reading, ReadState::LanesAlone) && self.conn.has_failed() {
             self.reading = ReadState::Ended(Ok(()));
         }
         Ok(progress.any)
@@ -410,10 +409,10 @@ impl Inbox {
     /// Ends reading at the end of the connection, or with the last stream that is still on the way.
     fn conn_ended(&mut self) {
         let outlives = self.has_lanes && self.is_closing() && lock(&self.tunnel.0).outlives_peer();
-        match outlives {
-            true => self.is_conn_read = true,
-            false => self.reading = ReadState::Ended(self.end_of_conn()),
-        }
+        self.reading = match outlives {
+            true => ReadState::LanesAlone,
+            false => ReadState::Ended(self.end_of_conn()),
+        };
     }
 
     fn end_of_conn(&self) -> io::Result<()> {
@@ -494,7 +493,7 @@ impl Inbox {
                         }
                     }
                 }
-                ReadState::Begin(_) | ReadState::Ended(_) => break,
+                ReadState::Begin(_) | ReadState::LanesAlone | ReadState::Ended(_) => break,
                 ReadState::Head(begun) => {
                     // Completes a header that the end of a read cut off.
                     let before = begun.len();

@@ -101,13 +101,19 @@ fn every_flag_has_its_effect() {
         format!("{udp} -udpForwardKeyFile {shared}"),
         format!("{udp} -udpForwardPort 53"),
     ];
+    let acme = "-addr 1 -id i -secret s -stateDir d -tlsAddr 2 -acmeCA c -acmeDirectory https://h -acmeDomain a.b \
+        -acmeEmail me@example.net"
+        .to_owned();
+    let page = "-webAddr 127.0.0.1:3 -webCertFile c -webHosts h -webKeyFile k";
+    let server_page = format!("-addr 1 -id i -secret s {page}");
+    let client_page = format!("{minimal} {page}");
     let [server, client] = [server, client].map(|flags| format!("{flags} {common}"));
     for (role, lines) in [
-        ("server", &[server][..]),
+        ("server", &[server, acme, server_page][..]),
         (
             "client",
             &[
-                &[client, keys, files, private, private_files],
+                &[client, keys, files, private, private_files, client_page],
                 &udp_forwards[..],
             ]
             .concat(),

@@ -4,8 +4,10 @@ use super::bound::{assert_at_most, Memory};
 use crate::common::certs::{self, Certs};
 use crate::common::gt::{client, Gt};
 use crate::common::peer::quic::QuicServer;
-use crate::common::service::{self, Service};
+use crate::common::service;
 use quinn_proto::{ReadError, StreamId, VarInt};
+use std::any::Any;
+use std::net::SocketAddr;
 
 /// Streams that are opened and reset at once.
 const RESETS: u32 = 20_000;
@@ -19,7 +21,7 @@ const FLOOD_KIB: usize = 8 * 1024;
 struct Stage {
     server: QuicServer,
     client: Gt,
-    _echo: Service,
+    _service: Box<dyn Any>,
     _certs: Certs,
 }
 
@@ -38,23 +40,30 @@ fn header(kind: u8, number: u32, registration: u16, service: u16) -> Vec<u8> {
 impl Stage {
     /// Starts a client, whose tunnel is ready and has served a visitor.
     fn set() -> Stage {
-        let (certs, echo) = (certs::make(), service::echo());
+        let echo = service::echo();
+        let mut stage = Self::with_service(echo.addr, echo);
+        stage.assert_serves(u32::MAX);
+        stage
+    }
+
+    /// Starts a client of a service at this address, whose tunnel is ready.
+    fn with_service(addr: SocketAddr, service: impl Any) -> Stage {
+        let certs = certs::make();
         let server = QuicServer::start(&certs);
         let client = client(&format!(
             "-remote quic://{} -remoteCert {} -id id1 -secret secret1 -reconnectDelay 10ms -remoteConnections 1 \
              -local tcp://{} -remoteTCPRandom",
             server.addr,
             certs.ca.display(),
-            echo.addr
+            addr
         ));
         let mut stage = Stage {
             server,
             client,
-            _echo: echo,
+            _service: Box::new(service),
             _certs: certs,
         };
         stage.server.accept_ready();
-        stage.assert_serves(u32::MAX);
         stage
     }
 
@@ -136,8 +145,9 @@ fn headers_that_are_wrong_cost_their_stream_or_the_tunnel() {
     let mut stage = Stage::set();
     stage.server.signal(&[1, 0, 0, 1, 0, 0, 0, 1, 7]);
     stage.expect_violation("a frame of a stream that has a stream of QUIC");
-    // More than the client's credit.
-    let mut stage = Stage::set();
+    // More than the client's credit, which it renews only for bytes that the service takes.
+    let service = service::unanswering();
+    let mut stage = Stage::with_service(service.addr, service);
     let mut bytes = header(1, 6, 1, 0);
     bytes.resize(bytes.len() + 4 * 1024 * 1024, 7);
     stage.server.try_open(&bytes);

@@ -38,6 +38,8 @@ const NAT_TRIES: u32 = 2;
 const NAT_TIMEOUT: Duration = Duration::from_millis(250);
 /// Interval in which the socket of a peer that is gone is found.
 const DETOUR_CHECK_INTERVAL: Duration = Duration::from_secs(10);
+/// Time that peers have to send their last datagrams.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of this machine's addresses sent to a peer.
 const MAX_HOST_CANDIDATES: usize = 12;
 
@@ -53,6 +55,8 @@ pub struct Endpoint {
     /// Whether there are detours.
     has_detours: AtomicBool,
     answered: Event,
+    /// Notified when a peer has been removed.
+    removed: Event,
 }
 
 #[derive(Default)]
@@ -97,6 +101,7 @@ impl Endpoint {
             inner: Mutex::default(),
             has_detours: AtomicBool::new(false),
             answered: Event::new(),
+            removed: Event::new(),
         });
         crate::net::spawn(endpoint.clone().listen());
         Ok(endpoint)
@@ -119,6 +124,8 @@ impl Endpoint {
         if inner.last.as_ref().is_some_and(|(_, last)| last.is(link)) {
             inner.last = None;
         }
+        drop(inner);
+        self.removed.notify(usize::MAX);
     }
 
     /// Returns the peers.
@@ -143,12 +150,22 @@ impl Endpoint {
         self.lock().peers.len()
     }
 
-    /// Ends all peers.
-    pub fn close(&self) {
+    /// Ends all peers, and waits until the task of each has sent its last datagrams, but not for long.
+    pub async fn close(&self) {
         let links = self.lock().peers.clone();
         for link in links {
             link.with(|peer| peer.close(clock::now()));
         }
+        let removed = async {
+            loop {
+                let removed = self.removed.listen();
+                if self.peers() == 0 {
+                    return;
+                }
+                removed.await;
+            }
+        };
+        timeout(CLOSE_TIMEOUT, removed).await;
     }
 
     /// Passes each datagram to its peer, as long as the endpoint has another owner.

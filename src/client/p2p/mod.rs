@@ -227,7 +227,7 @@ impl P2p {
     pub async fn close(&self) {
         let endpoint = self.lock().endpoint.clone();
         if let Some(endpoint) = endpoint {
-            endpoint.close();
+            endpoint.close().await;
         }
         self.mapper.close().await;
     }

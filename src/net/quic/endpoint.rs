@@ -7,7 +7,6 @@ use super::driver::Driver;
 use super::link::{PacketLink, PacketRoutes};
 use super::pending::PendingHandshakes;
 use super::resets::{self, is_answered_by_reset};
-use super::setup;
 use super::socket::{OutgoingDatagrams, QuicSocket};
 #[cfg(feature = "client")]
 use super::source::SourceChanges;
@@ -553,7 +552,7 @@ impl Endpoint {
         let config = Some(setup.for_endpoint());
         let (parent, guard) = parent.unzip();
         let end = parent.as_ref().map(PacketLink::end);
-        let shape = setup::server_endpoint(key, &setup.reset_key)?;
+        let shape = super::setup::server_endpoint(key, &setup.reset_key)?;
         let endpoint = EndpointShared::start(socket, (key, shape), config, parent);
         if let Some(end) = end {
             let kept = endpoint.clone();
