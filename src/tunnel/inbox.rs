@@ -304,8 +304,8 @@ impl Inbox {
     fn poll_may_read(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = lock(&self.tunnel.0);
         if state.over {
-            self.reading = ReadState::Ended(match state.aborted {
-                Some(why) => Err(io::Error::other(why)),
+            self.reading = ReadState::Ended(match state.aborted.as_deref() {
+                Some(why) => Err(io::Error::other(*why)),
                 None => Ok(()),
             });
             return Poll::Ready(());

@@ -379,7 +379,7 @@ impl Tunnel {
     pub fn abort(&self, why: &'static str) {
         let mut state = lock(&self.0);
         if !state.over {
-            state.aborted = Some(why);
+            state.aborted = Some(Box::new(why));
             state.end(false);
         }
     }
@@ -417,7 +417,7 @@ impl Tunnel {
 
     fn peer_closed(&self) {
         let mut state = lock(&self.0);
-        let streams = state.streams.len() + state.unborn();
+        let streams = state.streams.len() + state.streamless_lanes();
         let step = state.closing.received(streams);
         state.apply(step);
         state.rests = false;

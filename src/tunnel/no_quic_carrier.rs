@@ -57,7 +57,7 @@ impl TunnelState {
 
     pub fn finish_lane(&mut self, _: StreamId) {}
 
-    pub fn end_lane(&mut self, _: StreamId, _: &StreamState) {}
+    pub fn end_lane(&mut self, _: StreamId, _: &mut StreamState) {}
 
     pub fn cut_lanes(&mut self) {}
 
@@ -67,7 +67,7 @@ impl TunnelState {
         None
     }
 
-    pub fn unborn(&self) -> usize {
+    pub fn streamless_lanes(&self) -> usize {
         0
     }
 

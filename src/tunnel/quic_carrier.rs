@@ -23,6 +23,10 @@ use std::time::Duration;
 
 /// Time that the header of a stream has to arrive after the stream was opened.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time that the last bytes of a stream that has ended have to be sent.
+const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Maximum bytes that are kept of streams that have ended.
+const MAX_ORPHANED: usize = 4 * 1024 * 1024;
 /// The code with which a stream is closed gracefully.
 const NORMAL_CLOSE: u16 = 0;
 
@@ -41,6 +45,8 @@ pub(super) struct QuicCarrier {
     opened: u32,
     /// The number of lanes that the server has told before it closed.
     told: Option<u32>,
+    /// Lanes whose streams have ended here and whose last bytes the connection has not taken.
+    orphans: HashMap<QuicStreamId, Orphan>,
     /// What the connection takes at the moment.
     room: SendRoom,
     /// Whether the peer is finished with the tunnel; what it has sent may still be on the way.
@@ -65,6 +71,13 @@ impl SendRoom {
             Self::Little(id) | Self::None(id) => Some(id),
         }
     }
+}
+
+/// A lane that outlives its stream until its last bytes are sent.
+struct Orphan {
+    since: Tick,
+    stream_id: StreamId,
+    lane: Box<Lane>,
 }
 
 /// A lane whose header has overtaken a signal.
@@ -121,6 +134,7 @@ impl QuicCarrier {
             early: Vec::new(),
             opened: 0,
             told: None,
+            orphans: HashMap::default(),
             room: SendRoom::Free,
             is_peer_over: false,
         }))
@@ -153,6 +167,24 @@ impl QuicCarrier {
         };
         let begun = self.headless.len() + self.early.len();
         missing.saturating_add(begun)
+    }
+
+    /// Keeps the lane of a stream that has ended until its last bytes are sent. False if there are too many of them.
+    fn adopt(&mut self, id: QuicStreamId, stream_id: StreamId, mut lane: Box<Lane>) -> bool {
+        let bytes = |lane: &Lane| lane.unsent.len();
+        let held: usize = self.orphans.values().map(|it| bytes(&it.lane)).sum();
+        if held.saturating_add(bytes(&lane)) > MAX_ORPHANED {
+            return false;
+        }
+        lane.finishes = true;
+        let since = Tick::now();
+        let orphan = Orphan {
+            since,
+            stream_id,
+            lane,
+        };
+        self.orphans.insert(id, orphan);
+        true
     }
 
     fn refuse(&self, id: QuicStreamId, reason: ResetCode) {
@@ -227,8 +259,8 @@ impl TunnelState {
     }
 
     /// Ends the lane of a stream that is removed.
-    pub fn end_lane(&mut self, stream_id: StreamId, stream: &StreamState) {
-        let (Some(quic), Some(lane)) = (&mut self.quic, &stream.lane) else {
+    pub fn end_lane(&mut self, stream_id: StreamId, stream: &mut StreamState) {
+        let (Some(quic), Some(lane)) = (&mut self.quic, stream.lane.take()) else {
             return;
         };
         let Some(id) = lane.id else {
@@ -236,15 +268,24 @@ impl TunnelState {
         };
         quic.known.remove(&id);
         let is_whole = lane.head.is_empty() && lane.unsent.is_empty() && !lane.finishes;
-        match stream.goodbye(stream_id) {
-            Some(Header::Reset { reason, .. }) => quic.refuse(id, reason),
-            Some(_) if is_whole && !lane.is_stopped => {
+        let is_graceful = match stream.goodbye(stream_id) {
+            Some(Header::Reset { reason, .. }) => {
+                quic.refuse(id, reason);
+                return self.lane_is_writable(id);
+            }
+            Some(_) => !lane.is_stopped,
+            // It may have been reset only by a STOP_SENDING.
+            None => stream.finished && (is_whole || !lane.is_stopped),
+        };
+        match (is_graceful, is_whole) {
+            (true, true) => {
                 quic.streams.finish(id);
                 quic.streams.stop(id, NORMAL_CLOSE);
             }
-            // It may have been reset only by a STOP_SENDING.
-            None if is_whole && stream.finished => quic.streams.stop(id, NORMAL_CLOSE),
-            Some(_) | None => {
+            (true, false) if quic.adopt(id, stream_id, lane) => {
+                quic.streams.stop(id, NORMAL_CLOSE);
+            }
+            _ => {
                 quic.streams.stop(id, NORMAL_CLOSE);
                 quic.streams.reset(id, NORMAL_CLOSE);
             }
@@ -262,6 +303,9 @@ impl TunnelState {
             if let Some(id) = id.filter(|_| !stream.finished) {
                 quic.refuse(id, ResetCode::Aborted);
             }
+        }
+        for (id, _) in std::mem::take(&mut quic.orphans) {
+            quic.refuse(id, ResetCode::Aborted);
         }
     }
 
@@ -293,9 +337,11 @@ impl TunnelState {
         Some(Header::StreamsOpened(self.quic.as_ref()?.opened))
     }
 
-    /// Returns the number of streams that the peer has opened and that are on the way.
-    pub fn unborn(&self) -> usize {
-        self.quic.as_ref().map_or(0, |quic| quic.unborn())
+    /// Returns the number of lanes without a stream: those that the peer has opened and that are on the way, and
+    /// those whose last bytes are not sent yet.
+    pub fn streamless_lanes(&self) -> usize {
+        let quic = self.quic.as_ref();
+        quic.map_or(0, |quic| quic.unborn().saturating_add(quic.orphans.len()))
     }
 
     /// Whether bytes of streams are on the way of a peer that is finished with the tunnel.
@@ -353,7 +399,17 @@ impl TunnelState {
             quic.headless.remove(id);
             quic.refuse(*id, ResetCode::Aborted);
         }
-        if !late.is_empty() {
+        let stale = quic.orphans.iter();
+        let stale = stale.filter(|(_, orphan)| orphan.since.until(now) >= ORPHAN_TIMEOUT);
+        let stale: SmallVec<[QuicStreamId; 4]> = stale.map(|(id, _)| *id).collect();
+        for id in &stale {
+            quic.orphans.remove(id);
+            quic.refuse(*id, ResetCode::Aborted);
+        }
+        for id in &stale {
+            self.lane_is_writable(*id);
+        }
+        if !late.is_empty() || !stale.is_empty() {
             self.settle();
         }
         // Those that have their turn may have ended without using it.

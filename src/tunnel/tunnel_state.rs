@@ -79,7 +79,7 @@ pub(super) struct TunnelState {
     pub parker: Option<Box<Waker>>,
     pub over: bool,
     /// Why the tunnel was aborted, if it was.
-    pub aborted: Option<&'static str>,
+    pub aborted: Option<Box<&'static str>>,
 }
 
 impl TunnelState {
@@ -208,7 +208,7 @@ impl TunnelState {
 
     /// Whether no stream and no end of the tunnel has a deadline.
     pub fn is_quiet(&self) -> bool {
-        let is_unused = self.streams.is_empty() && self.unborn() == 0;
+        let is_unused = self.streams.is_empty() && self.streamless_lanes() == 0;
         is_unused && self.closing == Closing::Open && !self.over
     }
 
@@ -331,7 +331,7 @@ impl TunnelState {
     }
 
     pub fn remove(&mut self, stream_id: StreamId) {
-        let Some(stream) = self.streams.remove(stream_id) else {
+        let Some(mut stream) = self.streams.remove(stream_id) else {
             return;
         };
         if let Some(record) = &stream.record {
@@ -344,7 +344,7 @@ impl TunnelState {
             budget.end(&stream.window);
         }
         if self.quic.is_some() {
-            self.end_lane(stream_id, &stream);
+            self.end_lane(stream_id, &mut stream);
         } else if let Some(goodbye) = stream.goodbye(stream_id) {
             self.outbox.push(goodbye);
         }
@@ -355,7 +355,7 @@ impl TunnelState {
 
     /// Goes on with the graceful end if that has waited for the last stream.
     pub fn settle(&mut self) {
-        if self.streams.is_empty() && self.unborn() == 0 {
+        if self.streams.is_empty() && self.streamless_lanes() == 0 {
             let step = self.closing.idle();
             self.apply(step);
         }

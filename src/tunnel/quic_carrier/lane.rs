@@ -45,6 +45,12 @@ impl Lane {
         self.is_stopped
     }
 
+    /// Whether bytes were read from the stream's connection that QUIC has not taken.
+    #[cfg(all(test, feature = "server", feature = "client"))]
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
     pub(super) fn urgency(&self) -> Urgency {
         match self.is_urgent {
             true => Urgency::Urgent,

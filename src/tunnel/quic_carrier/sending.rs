@@ -159,11 +159,17 @@ impl TunnelState {
                 }
                 stream.wake();
             }
+        } else if let Some(orphan) = quic.orphans.get_mut(&id) {
+            if !orphan.lane.flush(&quic.streams, orphan.stream_id) {
+                return;
+            }
+            quic.orphans.remove(&id);
         }
         if quic.room.blocked_by() == Some(id) {
             quic.room = SendRoom::Free;
             self.admit(MAX_SENDERS);
         }
+        self.settle();
     }
 
     /// Opens the lanes that wait for the peer to allow more.
@@ -199,6 +205,9 @@ impl TunnelState {
                 lane.stopped = Some(code);
             } else {
                 quic.streams.reset(id, NORMAL_CLOSE);
+            }
+            if quic.orphans.remove(&id).is_some() {
+                self.lane_is_writable(id);
             }
             return;
         };

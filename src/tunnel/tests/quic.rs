@@ -170,7 +170,7 @@ fn a_stream_waits_for_the_signal_that_its_services_are_of() {
         // It is there before the server is ready, and one even before the next change.
         peer.open(&begin(2, 2, b"second")).await;
         peer.open(&begin(1, 1, b"first")).await;
-        until(|| inside(&client).unborn() == 2).await;
+        until(|| inside(&client).streamless_lanes() == 2).await;
         assert!(client.events.is_empty());
         peer.signal(Signal::Ready).await;
         assert!(matches!(client.event().await, Event::Signal(Signal::Ready)));
@@ -212,9 +212,9 @@ fn streams_without_a_good_header_are_refused_or_end_the_tunnel() {
         peer.streams.finish(id);
         assert_eq!(peer.read(id).await, (Vec::new(), ReadEnd::Reset(1)));
         let id = peer.open(&bytes[..5]).await;
-        until(|| inside(&client).unborn() == 1).await;
+        until(|| inside(&client).streamless_lanes() == 1).await;
         peer.streams.reset(id, 3);
-        until(|| inside(&client).unborn() == 0).await;
+        until(|| inside(&client).streamless_lanes() == 0).await;
         // A header in pieces.
         let bytes = begin(5, 0, b"whole");
         let id = peer.open(&bytes[..1]).await;
@@ -294,6 +294,44 @@ fn ends_and_resets_are_those_of_quic_in_both_directions() {
         assert_eq!(cut, Some(CloseReason::Closed));
         drop(stream);
         until(|| client.tunnel.streams() == 0).await;
+    });
+}
+
+#[test]
+fn the_last_bytes_of_a_stream_that_has_ended_are_sent_as_soon_as_the_connection_takes_them() {
+    task::block_on(async {
+        let piece = noise(1, 32 * 1024);
+        for closes in [true, false] {
+            let (client, peer) = client_and_peer().await;
+            let mut sent = Vec::new();
+            let mut is_left = false;
+            while !is_left {
+                let number = u32::try_from(sent.len()).unwrap() + 1;
+                let header = StreamHeader {
+                    window: 32 * 1024,
+                    ..header(number, 0)
+                };
+                let id = peer.open(&header.encode()).await;
+                let mut stream = client.opened().await;
+                let mut count = 0;
+                while count < piece.len() {
+                    match future::poll_once(stream.write(&piece[count..])).await {
+                        Some(written) => count += written.unwrap(),
+                        None => break,
+                    }
+                }
+                sent.push((id, count));
+                let unsent = stream.with_state(|it| it.lane.as_ref().unwrap().has_unsent());
+                is_left = unsent == Some(true);
+                if closes {
+                    stream.close().await.unwrap();
+                }
+            }
+            for (id, count) in sent {
+                assert!(peer.read(id).await == (piece[..count].to_vec(), ReadEnd::Finished));
+            }
+            until(|| inside(&client).streamless_lanes() == 0).await;
+        }
     });
 }
 
