@@ -244,7 +244,7 @@ fn announce(site: &Site, plan: &WebPlan) {
     };
     match site.login.new_link() {
         Ok(link) => log::info!(
-            "the web page: {scheme}://{}/#link={link} signs in once; a reload makes another link",
+            "the web page: {scheme}://{}/#link={link} signs in once, within 10 minutes; a reload makes another link",
             plan.listener.addr()
         ),
         Err(e) => log::error!("the web page: no link can be made: {e}"),

@@ -1,6 +1,7 @@
 //! Who may use the page: passwords, links, sessions, tokens, host names, other sites.
 
 use crate::common::certs;
+use crate::common::eventually;
 use crate::common::gt::gt;
 use crate::common::scratch::Scratch;
 use crate::common::visitor::ask;
@@ -115,9 +116,16 @@ fn a_link_signs_in_once_and_a_reload_makes_another() {
 fn guesses_are_locked_out_and_sessions_go_on() {
     let mut page = with_password();
     let signed = Signed::of(&login(&page, "admin", "secret"));
-    for _ in 0..6 {
+    // Links are not guessed: they have 192 random bits.
+    for _ in 0..7 {
         let body = "{\"link\": \"0123\"}";
         assert_eq!(page.send("POST", "/api/login", "", body).status, 401);
+    }
+    // Two addresses are locked out: one that has given the right password, and one that has not.
+    for from in ["127.0.0.1", "127.0.0.2"] {
+        for _ in 0..6 {
+            assert_eq!(status_from(&page, from, "wrong"), "401");
+        }
     }
     page.gt.wait_for("its logins are refused for 300s");
     let late = login(&page, "admin", "secret ");
@@ -130,10 +138,35 @@ fn guesses_are_locked_out_and_sessions_go_on() {
     );
     let guess = "Authorization: Basic YWRtaW46d3Jvbmc=\r\n";
     assert_eq!(page.send("GET", "/api/status", guess, "").status, 429);
-    // Who has given the right password since the start is known, also after a reload.
-    assert_eq!(page.send("GET", "/api/status", BASIC, "").status, 200);
+    // An address that has not given the right password learns nothing of it.
+    for password in ["wrong", "secret"] {
+        assert_eq!(status_from(&page, "127.0.0.2", password), "429");
+    }
+    // The address that has given the right password is known, also after a reload; after a wrong guess, a second
+    // later.
     page.gt.reload();
-    assert_eq!(page.send("GET", "/api/status", BASIC, "").status, 200);
+    eventually("a right password", || {
+        (page.send("GET", "/api/status", BASIC, "").status == 200).then_some(())
+    });
+}
+
+/// Returns the status of an answer to an address.
+fn status_from(page: &Paged, from: &str, password: &str) -> String {
+    let (login, url) = (
+        format!("admin:{password}"),
+        format!("http://{}/api/status", page.addr),
+    );
+    curl(&[
+        "--interface",
+        from,
+        "-u",
+        &login,
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        &url,
+    ])
 }
 
 #[test]

@@ -30,7 +30,7 @@ pub async fn login(site: &Arc<Site>, call: &Call) -> Answer {
         Ok(()) => {}
         Err(LoginError::Wrong) if call.text("link").is_some() => {
             let why =
-                "The link has been used, or is another one's: gt -s reload makes another one.";
+                "The link has been used, has ended (after 10 minutes), or is another one's: gt -s reload makes another one.";
             return Answer::error(401, why);
         }
         Err(e) => return refusal(e, call.admin.has_password()),
