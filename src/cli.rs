@@ -99,13 +99,19 @@ pub fn parse(argv: &[String]) -> Result<Command, ConfigError> {
 }
 
 /// Returns the role that this text would make of a file that the command line names. The error is a mistake
-/// in the text, with its line.
+/// in the text, with its line. `users` is a file of users, and the text that it has in place of that on the disk.
 #[cfg(feature = "web")]
-pub fn role_of_text(argv: &[String], path: &Path, text: String) -> Result<RoleConfig, ConfigError> {
+pub fn role_of_text(
+    argv: &[String],
+    path: &Path,
+    text: String,
+    users: Option<(PathBuf, String)>,
+) -> Result<RoleConfig, ConfigError> {
     let (program, _, arguments) = begin(argv);
     let (role, arguments) = role(program, arguments)?;
     let flags = flags(arguments, role)?;
-    let document = Document::parse(path, text, Content::Configuration)?;
+    let mut document = Document::parse(path, text, Content::Configuration)?;
+    document.users = users;
     let role = document.role(role.or(RoleName::only()))?;
     load(role, &flags, Some(&document))
 }

@@ -2,7 +2,7 @@
 //! the order of lines stay. Not the meaning of keys.
 //!
 //! Entries are found by their indentation, in block style; what is written in another style can be edited as a
-//! text alone. The caller checks the result by reading it.
+//! text alone. The caller checks the result: see `edit_check`.
 
 use serde_json::{Map, Value};
 
@@ -292,18 +292,20 @@ pub fn change(
             }
             continue;
         };
-        // The value may go on, deeper or as a list at the same depth.
-        let goes_on = |line: &&String| {
-            !is_empty(line)
-                && (indent_of(line) > indent || indent_of(line) == indent && is_item(line))
-        };
-        let more = section
+        // The value may go on, deeper or as a list at the same depth, also behind blank lines and comments.
+        let goes_on =
+            |line: &str| indent_of(line) > indent || indent_of(line) == indent && is_item(line);
+        let rest = section
             .lines
             .iter()
             .take(end)
             .skip(at.saturating_add(1))
-            .take_while(goes_on)
-            .count();
+            .take_while(|line| is_empty(line) || goes_on(line));
+        let last = (1usize..)
+            .zip(rest)
+            .filter(|(_, line)| !is_empty(line) && goes_on(line))
+            .last();
+        let more = last.map_or(0, |(number, _)| number);
         let comment = section
             .lines
             .get(at)
@@ -477,6 +479,22 @@ services:
         let line = "services:\n  - {local: y}\n";
         assert!(change(line, SERVICES, 0, &one).is_err());
         assert_eq!(remove(line, SERVICES, 0).as_deref(), Ok("services:\n"));
+    }
+
+    #[test]
+    fn a_value_goes_on_behind_blank_lines_and_comments() {
+        let text = "users:\n  a:\n    secret: s\n    host:\n      # two\n\n      - one\n\n    # last\n    - two\n    # speed\n    speed: 5\n";
+        for (value, line) in [(json!(null), ""), (json!("x"), "    host: x\n")] {
+            let changed = change(
+                text,
+                Entries::KeysOf("users"),
+                0,
+                &map(json!({"host": value})),
+            );
+            let expected =
+                format!("users:\n  a:\n    secret: s\n{line}    # speed\n    speed: 5\n");
+            assert_eq!(changed, Ok(expected));
+        }
     }
 
     #[test]

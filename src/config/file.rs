@@ -16,6 +16,8 @@ use super::ConfigError;
 pub struct Document {
     /// Path of the file, relative if `-config` was.
     pub path: PathBuf,
+    /// A file of users, and a text that it is to have in place of that on the disk.
+    pub users: Option<(PathBuf, String)>,
     tree: YamlTree,
 }
 
@@ -53,6 +55,7 @@ impl Document {
             Some(why) => Err(fail(why)),
             None => Ok(Document {
                 path: path.to_owned(),
+                users: None,
                 tree,
             }),
         }

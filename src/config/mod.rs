@@ -13,6 +13,8 @@ mod domain;
 mod duration;
 #[cfg(feature = "web")]
 pub(crate) mod edit;
+#[cfg(feature = "web")]
+pub(crate) mod edit_check;
 pub mod file;
 pub(crate) mod foreign;
 pub(crate) mod hint;

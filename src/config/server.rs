@@ -251,7 +251,11 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
     users.add_pairs(&by_flags).map_err(ConfigError)?;
     if let Some(path) = &options.users {
         users_are_configured = true;
-        let document = Document::open(path, Content::Users)?;
+        let replaced = document.and_then(|it| it.users.as_ref());
+        let document = match replaced.filter(|(of, _)| of == path) {
+            Some((_, text)) => Document::parse(path, text.clone(), Content::Users)?,
+            None => Document::open(path, Content::Users)?,
+        };
         let (entries, unknown) = document.read(&[])?;
         warnings.extend(document.unknown(&unknown, &[]));
         secret_files.extend(document.with_secrets());

@@ -142,9 +142,23 @@ impl ConfigFile {
     /// Reads a new text of the role's file as a start of gt would, and returns the role that it makes. The error
     /// names the line.
     pub fn role_of(&self, text: &str) -> Result<RoleConfig, FileError> {
+        self.role(text, None)
+    }
+
+    /// Returns the role that the file makes with a new text of its file of users, which is not written yet.
+    pub fn role_with_users(&self, users: &Self, text: &str) -> Result<RoleConfig, FileError> {
+        self.role(&self.text, Some((users.path.clone(), text.to_owned())))
+    }
+
+    fn role(&self, text: &str, users: Option<(PathBuf, String)>) -> Result<RoleConfig, FileError> {
         let argv = std::env::args_os().map(|it| it.to_string_lossy().into_owned());
         let argv: Vec<String> = argv.collect();
-        Ok(cli::role_of_text(&argv, &self.path, text.to_owned())?)
+        Ok(cli::role_of_text(
+            &argv,
+            &self.path,
+            text.to_owned(),
+            users,
+        )?)
     }
 
     /// Parses a text of the file.
@@ -174,16 +188,6 @@ impl ConfigFile {
                 _ => FileError::Io(format!("Writing {}: {e}{advice}.", target.display())),
             }
         })
-    }
-
-    /// Writes what the file said before a text that turned out to be wrong.
-    pub fn restore(&self, wrong: &str) -> Result<(), FileError> {
-        let written = Self {
-            path: self.path.clone(),
-            content: self.content,
-            text: wrong.to_owned(),
-        };
-        written.write(&self.text)
     }
 
     /// Fails if the file is not what was read.

@@ -324,20 +324,23 @@ fn users_of_a_file_of_their_own_are_changed_there() {
         read(),
         "# all\nid3:\n  secret: b\n  speed: 1\nid4:\n  secret: c\n"
     );
-    // What only all files together show to be wrong is taken back.
+    // What only all files together show to be wrong is not written.
     let (status, value) = page.call(
         "PATCH",
         "/api/server/users/id3",
         "{\"tcp\": [{\"range\": \"1-9\"}]}",
     );
     assert_eq!(status, 200, "{value}");
+    let folder = users.parent().expect("a folder").to_owned();
+    let kept = || std::fs::read_to_string(folder.join("users.yaml.bak")).expect("a file");
+    let (text, copy) = (read(), kept());
     let (status, value) = page.call(
         "PATCH",
         "/api/server/users/id4",
         "{\"tcp\": [{\"range\": \"5-9\"}]}",
     );
     assert_eq!(status, 422, "{value}");
-    assert!(!read().contains("5-9"), "{}", read());
+    assert_eq!((read(), kept()), (text, copy));
     assert_eq!(page.text("gt.yaml"), before);
     let listed = page.get("/api/server/users");
     let ids: Vec<_> = listed["users"]
@@ -347,6 +350,40 @@ fn users_of_a_file_of_their_own_are_changed_there() {
         .map(|it| it["id"].clone())
         .collect();
     assert_eq!(ids, ["id1", "id3", "id4"]);
+}
+
+#[test]
+fn users_have_a_version_that_a_change_may_require() {
+    let (page, _) = server("", USERS);
+    let version = |value: &Value| value["etag"].as_str().expect("a version").to_owned();
+    let patch = |etag: &str, body: &str| {
+        let fields = format!("{}If-Match: \"{etag}\"\r\n", crate::page::BASIC);
+        let answer = page.send("PATCH", "/api/server/users/id1", &fields, body);
+        let value: Value = serde_json::from_slice(&answer.body).expect("JSON");
+        (answer.status, value)
+    };
+    let first = version(&page.get("/api/server/users"));
+    let (status, changed) = patch(&first, "{\"speed\": 5000}");
+    assert_eq!(status, 200, "{changed}");
+    let text = page.text("gt.yaml");
+    assert_eq!(patch(&first, "{\"speed\": 6000}").0, 412);
+    assert_eq!(page.text("gt.yaml"), text);
+    let second = version(&changed);
+    assert_eq!(version(&page.get("/api/server/users")), second);
+    assert_eq!(patch(&second, "{\"speed\": 6000}").0, 200);
+    assert_eq!(patch("*", "{\"speed\": 7000}").0, 200);
+}
+
+#[test]
+fn a_change_that_would_change_another_user_is_not_written() {
+    let users =
+        "  id1:\n    secret: &it one\n  id2:\n    secret: &it two\n  id3:\n    secret: *it\n";
+    let (page, _) = server("", users);
+    let text = page.text("gt.yaml");
+    let (status, value) = page.call("PATCH", "/api/server/users/id2", "{\"secret\": \"three\"}");
+    assert_eq!(status, 422, "{value}");
+    assert_eq!(page.text("gt.yaml"), text);
+    assert!(!page.file("gt.yaml.bak").exists());
 }
 
 #[test]

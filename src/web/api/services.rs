@@ -3,6 +3,7 @@
 use super::config::{change, file_of};
 use super::{Call, Route};
 use crate::config::edit::{self, Changes, Entries};
+use crate::config::edit_check::{self, Edit};
 use crate::config::summary::is_secret_key;
 use crate::config::yaml::{Node, NodeKind};
 use crate::config::RoleName;
@@ -65,41 +66,30 @@ pub async fn answer(site: &Arc<Site>, route: Route, call: Call) -> Answer {
         _ => "removed a service",
     };
     let edit = move |file: &ConfigFile| {
-        let text = match (route, number) {
-            (Route::AddService, _) => edit::add(&file.text, SERVICES, "", &values),
-            (Route::ChangeService, Some(number)) => {
-                edit::change(&file.text, SERVICES, number, &values)
+        let (text, done) = match (route, number) {
+            (Route::AddService, _) => (
+                edit::add(&file.text, SERVICES, "", &values),
+                Edit::Add("", &values),
+            ),
+            (Route::ChangeService, Some(number)) => (
+                edit::change(&file.text, SERVICES, number, &values),
+                Edit::Change(number, &values),
+            ),
+            (_, Some(number)) => (
+                edit::remove(&file.text, SERVICES, number),
+                Edit::Remove(number),
+            ),
+            (_, None) => {
+                let why = "The number of the service is not one.";
+                return Err(FileError::Wrong(why.to_owned()));
             }
-            (_, Some(number)) => edit::remove(&file.text, SERVICES, number),
-            (_, None) => Err("The number of the service is not one.".to_owned()),
         };
         let text = text.map_err(FileError::Wrong)?;
-        let wanted = count(file, &file.text)?;
-        let wanted = match route {
-            Route::AddService => wanted.saturating_add(1),
-            Route::RemoveService => wanted.saturating_sub(1),
-            _ => wanted,
-        };
-        // The editor knows lines and not YAML: it must not have touched anything else.
-        match count(file, &text)? == wanted {
-            true => Ok((text, json!({}))),
-            false => Err(FileError::Wrong(
-                "The file is written in a way in which services cannot be changed one by one: edit it as a text."
-                    .to_owned(),
-            )),
-        }
+        let (before, after) = (file.document(&file.text)?, file.document(&text)?);
+        edit_check::check(&before, &after, SERVICES, &done).map_err(FileError::Wrong)?;
+        Ok((text, json!({})))
     };
     change(site, &call, file, what, false, edit).await
-}
-
-/// Returns the number of services in a text of the file.
-fn count(file: &ConfigFile, text: &str) -> Result<usize, FileError> {
-    let document = file.document(text)?;
-    Ok(match document.node(&["services"]).map(|node| &node.kind) {
-        Some(NodeKind::List(nodes)) => nodes.len(),
-        Some(NodeKind::Map(_) | NodeKind::Text(_)) => 1,
-        Some(NodeKind::Null) | None => 0,
-    })
 }
 
 /// Lists the services in the file as they are written, and those that run.

@@ -4,6 +4,7 @@ use super::config::{file_of, finish};
 use super::services::shown;
 use super::{Call, Route};
 use crate::config::edit::{self, Changes, Entries};
+use crate::config::edit_check::{self, Edit};
 use crate::config::yaml::{Node, NodeKind};
 use crate::config::{RoleName, MAX_NAME};
 use crate::net::blocking;
@@ -88,49 +89,75 @@ pub async fn answer(site: &Arc<Site>, route: Route, call: Call) -> Answer {
     let what = what_of(route, &values, &id);
     let _editing = site.editing.lock().await;
     let check_role = site.check_role;
+    let version = call.if_match.clone();
     let edited = blocking(move || {
         let file = ConfigFile::of_role(&file)?;
         let users = file.of_users()?;
+        if version.is_some_and(|it| it != "*" && it != version_of(&file, users.as_ref(), None)) {
+            return Err(FileError::Changed);
+        }
         let (target, entries, at) = find(&file, users.as_ref(), &id)?;
-        let text = match (route, at) {
-            (Route::AddUser, None) => edit::add(&target.text, entries, &id, &values),
-            (Route::AddUser, Some(_)) => Err(format!("There is a user \"{id}\" already.")),
-            (_, None) => Err(format!(
-                "The files have no user \"{id}\"; one of flags cannot be changed here."
-            )),
-            (Route::ChangeUser, Some(at)) => edit::change(&target.text, entries, at, &values),
-            (_, Some(at)) => edit::remove(&target.text, entries, at),
+        let (text, done) = match (route, at) {
+            (Route::AddUser, None) => (
+                edit::add(&target.text, entries, &id, &values),
+                Edit::Add(&id, &values),
+            ),
+            (Route::AddUser, Some(_)) => {
+                return Err(FileError::Wrong(format!(
+                    "There is a user \"{id}\" already."
+                )));
+            }
+            (_, None) => {
+                return Err(FileError::Wrong(format!(
+                    "The files have no user \"{id}\"; one of flags cannot be changed here."
+                )));
+            }
+            (Route::ChangeUser, Some(at)) => (
+                edit::change(&target.text, entries, at, &values),
+                Edit::Change(at, &values),
+            ),
+            (_, Some(at)) => (edit::remove(&target.text, entries, at), Edit::Remove(at)),
         };
         let text = text.map_err(FileError::Wrong)?;
-        check_ids(target, &text, entries, route, &id)?;
-        let is_role = std::ptr::eq(target, &file);
-        // What the users' file says is read from the disk.
-        if is_role {
-            check_role(&file.role_of(&text)?).map_err(FileError::Wrong)?;
-        }
+        let (before, after) = (target.document(&target.text)?, target.document(&text)?);
+        edit_check::check(&before, &after, entries, &done).map_err(FileError::Wrong)?;
+        let role = match std::ptr::eq(target, &file) {
+            true => file.role_of(&text)?,
+            false => file.role_with_users(target, &text)?,
+        };
+        check_role(&role).map_err(FileError::Wrong)?;
         target.write(&text)?;
-        if !is_role {
-            let checked = file
-                .role_of(&file.text)
-                .and_then(|role| check_role(&role).map_err(FileError::Wrong));
-            if let Err(e) = checked {
-                target.restore(&text)?;
-                return Err(e);
-            }
-        }
         let shown = target.path().display().to_string();
-        Ok::<_, FileError>((is_role.then(|| etag(&text)), shown))
+        let version = version_of(&file, users.as_ref(), Some((target, &text)));
+        Ok::<_, FileError>((version, shown))
     });
     match edited.await {
-        Ok((etag, path)) => {
+        Ok((version, path)) => {
             call.log(format_args!("{what} in {path}"));
             let answer = match made.is_null() {
                 true => json!({}),
                 false => json!({"secret": made}),
             };
-            finish(site, etag, Vec::new(), answer).await
+            finish(site, Some(version), Vec::new(), answer).await
         }
         Err(e) => e.answer(),
+    }
+}
+
+/// Returns what tells this version of the users from others, with another text in one of the files. Without a
+/// file of users, it is that of the configuration.
+fn version_of(
+    file: &ConfigFile,
+    users: Option<&ConfigFile>,
+    changed: Option<(&ConfigFile, &str)>,
+) -> String {
+    let text = |file: &ConfigFile| match changed {
+        Some((it, text)) if std::ptr::eq(it, file) => text.to_owned(),
+        _ => file.text.clone(),
+    };
+    match users {
+        None => etag(&text(file)),
+        Some(users) => etag(&format!("{}\0{}", text(file), text(users))),
     }
 }
 
@@ -162,41 +189,6 @@ fn find<'f>(
     Ok((file, USERS, at.map_err(FileError::Wrong)?))
 }
 
-/// Checks that a change of one user has left the others.
-fn check_ids(
-    file: &ConfigFile,
-    text: &str,
-    entries: Entries<'_>,
-    route: Route,
-    id: &str,
-) -> Result<(), FileError> {
-    let ids = |text: &str| -> Result<Vec<String>, FileError> {
-        let document = file.document(text)?;
-        let path: &[&str] = match entries {
-            Entries::Top => &[],
-            _ => &["users"],
-        };
-        let mut ids = match document.node(path).map(|node| &node.kind) {
-            Some(NodeKind::Map(users)) => users.iter().map(|(id, _)| id.clone()).collect(),
-            _ => Vec::new(),
-        };
-        ids.retain(|it| it != id);
-        Ok(ids)
-    };
-    let document = file.document(text)?;
-    let path = match entries {
-        Entries::Top => vec![id],
-        _ => vec!["users", id],
-    };
-    let is_there = document.node(&path).is_some();
-    match ids(&file.text)? == ids(text)? && is_there == (route != Route::RemoveUser) {
-        true => Ok(()),
-        false => Err(FileError::Wrong(
-            "The file is written in a way in which users cannot be changed one by one: edit it as a text.".to_owned(),
-        )),
-    }
-}
-
 /// Lists the users of the files, without secrets.
 fn list(path: &std::path::Path) -> Result<Value, FileError> {
     let file = ConfigFile::of_role(path)?;
@@ -210,11 +202,13 @@ fn list(path: &std::path::Path) -> Result<Value, FileError> {
         }
     };
     add(&file, file.document(&file.text)?.node(&["users"]));
-    if let Some(more) = file.of_users()? {
+    let more = file.of_users()?;
+    let version = version_of(&file, more.as_ref(), None);
+    if let Some(more) = more {
         add(&more, more.document(&more.text)?.node(&[]));
     }
     users.sort_by(|a, b| a["id"].as_str().cmp(&b["id"].as_str()));
-    Ok(json!({"users": users}))
+    Ok(json!({"users": users, "etag": version}))
 }
 
 fn described(id: &str, node: &Node, file: &std::path::Path) -> Value {
