@@ -10,11 +10,17 @@ use super::secret::redact;
 use super::summary::is_secret_key;
 use super::yaml::{Node, NodeKind};
 use super::ConfigError;
+use serde_json::{Map, Value};
 use std::ops::Range;
 use std::path::Path;
 
 /// What the number of a secret stands behind.
 const MASK: &str = "******";
+
+/// What is wrong with a number of a secret in another place.
+const MISPLACED: &str =
+    "A hidden value stands where none can be: only values of secrets, passwords and keys, and \
+                         addresses with a password in them, are hidden, as a whole.";
 
 /// Returns the text of a file with numbers in place of its secrets.
 pub fn mask(path: &Path, text: &str, content: Content) -> Result<String, ConfigError> {
@@ -39,6 +45,7 @@ pub fn unmask(
     content: Content,
 ) -> Result<String, ConfigError> {
     let known = secrets(path, before, content, false)?;
+    refuse_marks(path, edited, content)?;
     let mut text = String::new();
     let mut end = 0;
     let mut restored = Vec::new();
@@ -61,15 +68,55 @@ pub fn unmask(
     // What is not a secret is shown, so a secret must not come there.
     let hidden = secrets(path, &text, content, false)?;
     let mut shown = restored.iter().filter(|range| !hidden.contains(range));
-    match shown.next().map(|range| range.start).or(text.find(MASK)) {
+    match shown.next() {
         None => Ok(text),
-        Some(at) => Err(fault(
-            path,
-            &text,
-            at,
-            "A hidden value stands where none can be: only values of secrets, passwords and keys, and addresses with a \
-             password in them, are hidden.",
-        )),
+        Some(range) => Err(fault(path, &text, range.start, MISPLACED)),
+    }
+}
+
+/// Whether a call gives a secret that has a part of what stands for one, as if it had been read here.
+pub fn has_mark(values: &Map<String, Value>) -> bool {
+    fn is_in(value: &Value) -> bool {
+        match value {
+            Value::String(text) => text.contains(MASK),
+            Value::Array(values) => values.iter().any(is_in),
+            _ => false,
+        }
+    }
+    values
+        .iter()
+        .any(|(key, value)| is_secret_key(key) && is_in(value))
+}
+
+/// Fails if a key is the number of a secret, or a new secret looks like one. Comments may have anything in them.
+fn refuse_marks(path: &Path, edited: &str, content: Content) -> Result<(), ConfigError> {
+    let document = Document::parse(path, edited.to_owned(), content)?;
+    let tree = document.tree();
+    let Some(node) = wrong_mark(tree.root(), false) else {
+        return Ok(());
+    };
+    let place = tree.places_of(&[node]).into_iter().next().flatten();
+    let line = place.map_or(String::new(), |(line, _)| format!(" line {line}:"));
+    let shown = path.display();
+    Err(ConfigError::new(format!("{shown}:{line} {MISPLACED}")))
+}
+
+/// Returns a value that looks like the number of a secret and is not one, or has such a key.
+fn wrong_mark(node: &Node, is_secret: bool) -> Option<&Node> {
+    match &node.kind {
+        NodeKind::Null => None,
+        NodeKind::Text(text) => {
+            let is_hidden = is_secret || text.contains("://") && redact(text) != *text;
+            let is_wrong = is_hidden && text.contains(MASK) && number(text).is_none();
+            is_wrong.then_some(node)
+        }
+        NodeKind::List(nodes) => nodes.iter().find_map(|it| wrong_mark(it, is_secret)),
+        NodeKind::Map(entries) => entries.iter().find_map(|(key, node)| {
+            let is_section = matches!(node.kind, NodeKind::Map(_));
+            let is_key = is_secret_key(key) && !is_section;
+            let found = number(key).map(|_| node);
+            found.or_else(|| wrong_mark(node, is_secret || is_key))
+        }),
     }
 }
 
@@ -249,7 +296,8 @@ options:
     fn a_secret_cannot_be_moved_to_where_it_is_shown() {
         for (edited, line) in [
             ("options:\n  id: \"******1\"\n", 2),
-            ("options: {id: a} # \"******1\"\n", 1),
+            ("options:\n  secret: a******1\n", 2),
+            ("options:\n  password: [\"bob:******\"]\n", 2),
             ("options:\n  secret: \"******99\"\n", 2),
             ("\"******1\": 1\n", 1),
         ] {
@@ -259,6 +307,27 @@ options:
         }
         let why = unmasked("a: [").unwrap_err().to_string();
         assert!(why.contains("line "), "{why}");
+    }
+
+    #[test]
+    fn comments_and_what_is_not_hidden_may_look_like_a_number() {
+        let text = "# ******\noptions: {id: a, secret: b} # \"******1\"\nmore: \"a ******\"\n";
+        let shown = masked(text).unwrap();
+        let path = Path::new("gt.yaml");
+        let again = unmask(path, text, &shown, Content::Configuration);
+        assert_eq!(again.unwrap(), text);
+        // A secret that was written so by hand is kept.
+        let text = "options: {secret: \"******7\"}\n";
+        let shown = masked(text).unwrap();
+        let again = unmask(path, text, &shown, Content::Configuration);
+        assert_eq!(again.unwrap(), text);
+        let values = |value: Value| value.as_object().unwrap().clone();
+        let has = |value| has_mark(&values(value));
+        assert!(has(serde_json::json!({"password": ["bob:******"]})));
+        assert!(has(serde_json::json!({"secret": "******1"})));
+        assert!(!has(
+            serde_json::json!({"secret": "*****1", "local": "******"})
+        ));
     }
 
     #[test]

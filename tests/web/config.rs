@@ -32,7 +32,8 @@ fn an_edited_file_keeps_its_hidden_secrets_and_comments() {
         text.contains("  # one\n  id1: {secret: \"******1\"} # hush\n"),
         "{text}"
     );
-    let edited = text.replace("# mine", "# yours") + "tcpNumber: 3\ntcp: [{range: 20000-20010}]\n";
+    let edited =
+        text.replace("# mine", "# yours ******") + "tcpNumber: 3\ntcp: [{range: 20000-20010}]\n";
     let (status, answer) = put(&page, &edited, shown["etag"].as_str().expect("a version"));
     assert_eq!(
         (status, &answer["reloadError"]),
@@ -42,7 +43,7 @@ fn an_edited_file_keeps_its_hidden_secrets_and_comments() {
     let after = page.text("gt.yaml");
     assert_eq!(
         after,
-        before.replace("# mine", "# yours") + "tcpNumber: 3\ntcp: [{range: 20000-20010}]\n"
+        before.replace("# mine", "# yours ******") + "tcpNumber: 3\ntcp: [{range: 20000-20010}]\n"
     );
     assert_eq!(page.text("gt.yaml.bak"), before);
     page.gt
@@ -68,7 +69,7 @@ fn a_wrong_text_is_not_saved_and_its_line_is_told() {
             "addr",
         ),
         (text.replace("******1", "******9"), Some(7), "hidden"),
-        (text.replace("# hush", "# ******1"), Some(7), "hidden"),
+        (text.replace("\"******1\"", "a******1"), Some(7), "hidden"),
         (
             text.replace(
                 "webAddr: 127.0.0.1:0",

@@ -372,6 +372,9 @@ fn users_have_a_version_that_a_change_may_require() {
     assert_eq!(version(&page.get("/api/server/users")), second);
     assert_eq!(patch(&second, "{\"speed\": 6000}").0, 200);
     assert_eq!(patch("*", "{\"speed\": 7000}").0, 200);
+    // A secret that was read here is not one.
+    let (status, value) = patch("*", "{\"secret\": \"******1\"}");
+    assert_eq!(status, 422, "{value}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::config::{change, file_of};
 use super::{Call, Route};
 use crate::config::edit::{self, Changes, Entries};
 use crate::config::edit_check::{self, Edit};
+use crate::config::masked::has_mark;
 use crate::config::summary::is_secret_key;
 use crate::config::yaml::{Node, NodeKind};
 use crate::config::RoleName;
@@ -59,6 +60,10 @@ pub async fn answer(site: &Arc<Site>, route: Route, call: Call) -> Answer {
             400,
             "The keys of a service are texts, numbers, or lists of them.",
         );
+    }
+    if has_mark(&values) {
+        let why = "A secret has ****** in it, which stands for one that is hidden: leave the key out to keep it.";
+        return Answer::error(422, why);
     }
     let what = match route {
         Route::AddService => "added a service",

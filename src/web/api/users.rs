@@ -5,6 +5,7 @@ use super::services::shown;
 use super::{Call, Route};
 use crate::config::edit::{self, Changes, Entries};
 use crate::config::edit_check::{self, Edit};
+use crate::config::masked::has_mark;
 use crate::config::yaml::{Node, NodeKind};
 use crate::config::{RoleName, MAX_NAME};
 use crate::net::blocking;
@@ -68,6 +69,10 @@ pub async fn answer(site: &Arc<Site>, route: Route, call: Call) -> Answer {
     if let Some(key) = values.keys().find(|key| !KEYS.contains(&key.as_str())) {
         let why = format!("A user has no key {key}: its keys are {}.", KEYS.join(", "));
         return Answer::error(400, why);
+    }
+    if has_mark(&values) {
+        let why = "A secret has ****** in it, which stands for one that is hidden: leave the key out to keep it.";
+        return Answer::error(422, why);
     }
     let has_proof = ["secret", "secretFile", "publicKey"]
         .iter()
