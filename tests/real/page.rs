@@ -394,3 +394,38 @@ fn the_page_is_small_speaks_chinese_and_needs_no_mouse() {
         assert_eq!(nameless, json!([]), "{hash}");
     }
 }
+
+#[test]
+fn clients_may_have_the_names_of_what_scripts_have() {
+    let names = ["constructor", "__proto__"];
+    let process = Process::start("  - local: tcp://127.0.0.1:1\n", "  allowAnyClient: true\n");
+    let remote = format!("tcp://{}", process.visitors);
+    let _clients = names.map(|name| {
+        let mut client = Gt::start(
+            name,
+            &[],
+            &format!("-id {name} -secret s -remote {remote} -local tcp://127.0.0.1:1"),
+        );
+        client.wait_for("tunnel started");
+        client
+    });
+    let page = Page::open(&process, &[]);
+    page.sign_in();
+    page.go("#/clients", "Clients");
+    for name in names {
+        page.run("await $('td a', args[0]);", json!([name]));
+    }
+    let rates = page.run("return window.gtRates();", json!([]));
+    assert_eq!(rates.as_array().map(Vec::len), Some(3), "{rates}");
+    page.go("#/clients/__proto__", "__proto__");
+    page.go("#/constructor", "Overview");
+    page.go("#/clients", "Clients");
+    page.run(
+        "const search = await $('input[type=search]');
+         search.value = 'constructor';
+         search.dispatchEvent(new Event('input', { bubbles: true }));
+         await wait(() => window.gtRates().join() === 'constructor');",
+        json!([]),
+    );
+    page.go("#/clients/%zz", "%zz");
+}

@@ -54,9 +54,17 @@ var zh = {
 var isChinese = /^zh/i.test(navigator.language || "");
 document.documentElement.lang = isChinese ? "zh-CN" : "en";
 
+/// Returns what an object has itself under a name: texts from elsewhere may be names like "constructor".
+function own(object, name) {
+  return Object.prototype.hasOwnProperty.call(object, name) ? object[name] : undefined;
+}
+
+/// Returns a list of what may be one thing, or nothing.
+function list_(it) { return it === null || it === undefined || it === "" ? [] : [].concat(it); }
+
 function t(text) {
   var args = [].slice.call(arguments, 1);
-  var said = isChinese && zh[text] || text;
+  var said = isChinese && own(zh, text) || text;
   return said.replace(/\{(\d)\}/g, function (_, n) { return args[n]; });
 }
 
@@ -403,7 +411,7 @@ function overview() {
   }, 3000);
 }
 
-var rates = {};
+var rates = Object.create(null);
 /// Notes the traffic of a client, and returns its rates from old to new.
 function rateOf(id, total) {
   var now = Date.now() / 1000, known = rates[id] || (rates[id] = { values: [] });
@@ -415,6 +423,14 @@ function rateOf(id, total) {
   known.total = total;
   return known.values;
 }
+
+/// Forgets the rates of clients that are not listed any more.
+function keepRates(listed) {
+  var kept = Object.create(null);
+  listed.forEach(function (it) { if (rates[it.id]) kept[it.id] = rates[it.id]; });
+  rates = kept;
+}
+window.gtRates = function () { return Object.keys(rates); };
 
 function namesOf(client) {
   return [].concat(client.prefixes, client.tlsPrefixes.map(function (it) { return "tls:" + it; }), client.domains || [],
@@ -445,6 +461,7 @@ function clients() {
   }
   function show(found) {
     count.textContent = t("{0} of {1} clients", found.found, found.all);
+    keepRates(found.clients);
     back.disabled = options.offset === 0;
     next.disabled = options.offset + limit >= found.found;
     put(list, table([
@@ -525,11 +542,11 @@ function users() {
   function number(text) { return text === "" ? null : Number(text); }
   function edit(user) {
     var limits = user ? user.limits || {} : {};
-    var host = limits.host || {}, tcp = (limits.tcp || []).map(function (it) { return it.range; }).join(", ");
+    var host = limits.host || {}, tcp = list_(limits.tcp).map(function (it) { return it.range || it; }).join(", ");
     var input = function (value, kind) { return h("input", { type: kind || "text", value: value === undefined ? "" : value, autocomplete: "off", placeholder: user ? t("empty: as for all") : "" }); };
     var id = input(user ? user.id : ""), secret = h("input", { type: "text", autocomplete: "off", placeholder: t("made by gt if empty") });
     var speed = input(limits.speed, "number"), connections = input(limits.connections, "number"), hosts = input(host.number, "number");
-    var ports = input(tcp), keys = h("textarea", { rows: 2, style: null, value: (limits.publicKey || []).join("\n") });
+    var ports = input(tcp), keys = h("textarea", { rows: 2, style: null, value: list_(limits.publicKey).join("\n") });
     keys.style.minHeight = "4em";
     id.required = true;
     clear(form);
@@ -554,7 +571,7 @@ function users() {
           body.tcp = ranges.length ? ranges : null;
         }
         var lines = keys.value.split("\n").map(function (it) { return it.trim(); }).filter(Boolean);
-        set("publicKey", lines.length ? lines : null, limits.publicKey);
+        set("publicKey", lines.length ? lines : null, limits.publicKey === undefined ? null : list_(limits.publicKey));
         if (!user) {
           body.id = id.value;
           if (secret.value) body.secret = secret.value;
@@ -651,7 +668,7 @@ function services() {
     var has = kinds.filter(function (it) { return now[it[0]] !== undefined; })[0] || kinds[0];
     var local = h("input", { type: "text", value: now.local || "", placeholder: "http://127.0.0.1:80", required: true, autocomplete: "off", spellcheck: "false" });
     var kind = h("select", {}, kinds.map(function (it) { return h("option", { value: it[0], selected: it === has }, t(it[1])); }));
-    var value = h("input", { type: "text", value: [].concat(now[has[0]] || []).join(", "), autocomplete: "off", spellcheck: "false" });
+    var value = h("input", { type: "text", value: list_(now[has[0]]).join(", "), autocomplete: "off", spellcheck: "false" });
     clear(form);
     add(form, h("section", {}, h("h2", {}, service ? t("Change") : t("Add a service")),
       h("form", { "class": "grid", onsubmit: function (e) {
@@ -669,7 +686,7 @@ function services() {
   }
   function refresh() {
     call("GET", "client/services").then(function (found) {
-      var running = found.running || [], names = {};
+      var running = found.running || [], names = Object.create(null);
       function runs(service) {
         var at = -1;
         running.forEach(function (it, i) { if (at < 0 && it.local === service.local && !names[i]) at = i; });
@@ -807,10 +824,12 @@ function go() {
   clearTimeout(timer);
   shown++;
   navigation();
-  var parts = location.hash.split("/").slice(1).map(decodeURIComponent);
+  var parts = location.hash.split("/").slice(1).map(function (part) {
+    try { return decodeURIComponent(part); } catch (_) { return part; }
+  });
   var pages = { clients: parts[1] ? function () { client(parts[1]); } : clients, users: users, lockouts: lockouts,
     services: services, bans: bans, config: config, log: log };
-  (pages[parts[0]] || overview)();
+  (own(pages, parts[0] || "") || overview)();
 }
 
 function signedOut() {
