@@ -41,6 +41,8 @@ impl ProcessRole for WebRole {
     }
 
     async fn stop(self, _: Duration) {
+        // The call that has saved a configuration without a page waits for this.
+        self.report(Change::Reload, None);
         Web::stop(&self);
     }
 }

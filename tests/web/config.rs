@@ -116,6 +116,22 @@ fn a_wrong_text_is_not_saved_and_its_line_is_told() {
 }
 
 #[test]
+fn a_configuration_without_a_page_is_saved_and_answered() {
+    let mut page = page();
+    let shown = page.get("/api/config");
+    let text = shown["text"].as_str().expect("a text");
+    let edited = text.replace("  webAddr: 127.0.0.1:0\n", "");
+    let (status, answer) = put(&page, &edited, shown["etag"].as_str().expect("a version"));
+    assert_eq!(
+        (status, &answer["reloadError"]),
+        (200, &Value::Null),
+        "{answer}"
+    );
+    page.gt.wait_for("INF reloaded");
+    assert!(!page.text("gt.yaml").contains("webAddr"));
+}
+
+#[test]
 fn changes_of_two_editors_do_not_get_lost() {
     let page = page();
     let shown = page.get("/api/config");
