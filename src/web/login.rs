@@ -25,7 +25,7 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(20);
 /// Maximum number of networks that are remembered with the right password. The one that was used longest ago
 /// makes way.
 const MAX_KNOWN: usize = 16;
-/// Time between two wrong passwords that are looked at of a network that is locked out.
+/// Time between two wrong passwords of a network that are compared with the one it has given before.
 const WRONG_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after which a link ends.
 const LINK_LIFETIME: Duration = Duration::from_secs(600);
@@ -60,7 +60,7 @@ struct KnownNetwork {
     network: IpAddr,
     /// The digest of the right password.
     digest: hmac::Tag,
-    /// When a wrong password was looked at during a lockout.
+    /// When a wrong password was last looked at.
     wrong: Option<Instant>,
 }
 
@@ -106,9 +106,10 @@ impl Admin {
         Some(hmac::sign(key, &login.password))
     }
 
-    /// Whether the network of an address has given this login before. While it is locked out, a wrong password
-    /// is looked at once a second: a digest is made so fast that passwords could be guessed.
-    fn remembers(&self, login: &BasicLogin, from: IpAddr, is_locked_out: bool) -> bool {
+    /// Whether the network of an address has given this login before. After a wrong password, others of the
+    /// network are not looked at for a second: a digest is made so fast that passwords could be guessed, during a
+    /// lockout or while too many logins wait to be checked and counted.
+    fn remembers(&self, login: &BasicLogin, from: IpAddr) -> bool {
         let (network, now) = (network_of(from), clock::now());
         let mut all = self.known.lock();
         let Some(at) = all.iter().position(|it| it.network == network) else {
@@ -116,12 +117,12 @@ impl Admin {
         };
         let mut known = all.remove(at);
         let is_early = |wrong| now.saturating_duration_since(wrong) < WRONG_INTERVAL;
-        let is_looked_at = !is_locked_out || !known.wrong.is_some_and(is_early);
+        let is_looked_at = !known.wrong.is_some_and(is_early);
         let is_right = is_looked_at
             && self.digest(login).is_some_and(|digest| {
                 bool::from(known.digest.as_ref().ct_eq(digest.as_ref())) && login.admin == self.name
             });
-        if is_looked_at && is_locked_out && !is_right {
+        if is_looked_at && !is_right {
             known.wrong = Some(now);
         }
         // Guesses do not keep a network from making way.
@@ -216,17 +217,16 @@ impl LoginGuard {
         if !admin.has_password() {
             return Err(LoginError::Wrong);
         }
-        let locked_out = self.check_lockout(from);
-        if admin.remembers(&login, from, locked_out.is_err()) {
+        if admin.remembers(&login, from) {
             return Ok(());
         }
-        locked_out?;
+        self.check_lockout(from)?;
         let place = self.queue.enter(Some(from)).ok_or(LoginError::Busy)?;
         let checked = async {
             let turn = place.turn().await;
             // Those before it may have failed too often.
             self.check_lockout(from)?;
-            if admin.remembers(&login, from, false) {
+            if admin.remembers(&login, from) {
                 return Ok(true);
             }
             let admin = admin.clone();
@@ -316,13 +316,17 @@ mod tests {
         let admin = admin();
         let guard = LoginGuard::default();
         let check = |it| block_on(guard.check(&admin, it, here(1)));
-        let remembers = |it| admin.remembers(&it, here(1), false);
+        let remembers = |it| admin.remembers(&it, here(1));
         assert_eq!(check(login("me", "wrong")), Err(LoginError::Wrong));
         assert_eq!(check(login("you", "secret")), Err(LoginError::Wrong));
         assert!(!remembers(login("me", "wrong")));
         assert_eq!(check(login("me", "secret")), Ok(()));
         assert!(remembers(login("me", "secret")));
         assert!(!remembers(login("you", "secret")));
+        // Right after a wrong one, it is checked in full.
+        assert!(!remembers(login("me", "secret")));
+        assert_eq!(check(login("me", "secret")), Ok(()));
+        assert!(remembers(login("me", "secret")));
         let none = Arc::new(Admin::new("me", None));
         let refused = block_on(guard.check(&none, login("me", ""), here(1)));
         assert_eq!(refused, Err(LoginError::Wrong));
@@ -348,19 +352,19 @@ mod tests {
         let long_ago = clock::now().checked_sub(WRONG_INTERVAL).unwrap();
         for wrong in [None, Some(long_ago)] {
             admin.known.lock()[0].wrong = wrong;
-            assert!(!admin.remembers(&login("me", "wrong"), here(1), true));
+            assert!(!admin.remembers(&login("me", "wrong"), here(1)));
             admin.known.lock()[0].wrong = Some(clock::now() + WRONG_INTERVAL);
-            assert!(!admin.remembers(&login("me", "secret"), here(1), true));
+            assert!(!admin.remembers(&login("me", "secret"), here(1)));
         }
         admin.known.lock()[0].wrong = Some(long_ago);
-        assert!(admin.remembers(&login("me", "secret"), here(1), true));
+        assert!(admin.remembers(&login("me", "secret"), here(1)));
     }
 
     #[test]
-    fn a_wrong_guess_during_a_lockout_is_noted() {
+    fn a_wrong_guess_is_noted() {
         let admin = admin();
         admin.remember(&login("me", "secret"), here(1));
-        assert!(!admin.remembers(&login("me", "wrong"), here(1), true));
+        assert!(!admin.remembers(&login("me", "wrong"), here(1)));
         assert!(admin.known.lock()[0].wrong.is_some());
     }
 
@@ -371,7 +375,7 @@ mod tests {
             admin.remember(&login("me", "secret"), here(n));
         }
         assert_eq!(admin.known.lock().len(), MAX_KNOWN);
-        assert!(!admin.remembers(&login("me", "secret"), here(1), false));
-        assert!(admin.remembers(&login("me", "secret"), here(99), false));
+        assert!(!admin.remembers(&login("me", "secret"), here(1)));
+        assert!(admin.remembers(&login("me", "secret"), here(99)));
     }
 }
