@@ -154,7 +154,8 @@ fn is_value(node: &Node, value: &Value) -> bool {
     match (&node.kind, value) {
         (NodeKind::Null, Value::Null) => true,
         (NodeKind::Text(text), Value::String(value)) => text == value,
-        (NodeKind::Text(text), Value::Bool(_) | Value::Number(_)) => *text == value.to_string(),
+        (NodeKind::Text(text), Value::Bool(value)) => text == if *value { "true" } else { "false" },
+        (NodeKind::Text(text), Value::Number(value)) => value.to_string() == text.as_str(),
         (NodeKind::List(nodes), Value::Array(values)) => {
             nodes.len() == values.len()
                 && nodes
