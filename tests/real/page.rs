@@ -398,13 +398,16 @@ fn the_page_is_small_speaks_chinese_and_needs_no_mouse() {
 #[test]
 fn clients_may_have_the_names_of_what_scripts_have() {
     let names = ["constructor", "__proto__"];
-    let process = Process::start("  - local: tcp://127.0.0.1:1\n", "  allowAnyClient: true\n");
+    let process = Process::start(
+        "  - local: http://127.0.0.1:1\n    hostPrefix: home\n",
+        "  allowAnyClient: true\n",
+    );
     let remote = format!("tcp://{}", process.visitors);
-    let _clients = names.map(|name| {
+    let _clients = [("one", names[0]), ("two", names[1])].map(|(prefix, name)| {
         let mut client = Gt::start(
             name,
             &[],
-            &format!("-id {name} -secret s -remote {remote} -local tcp://127.0.0.1:1"),
+            &format!("client -id {name} -secret s -remote {remote} -local http://127.0.0.1:1 -hostPrefix {prefix}"),
         );
         client.wait_for("tunnel started");
         client
