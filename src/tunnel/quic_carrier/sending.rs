@@ -21,7 +21,7 @@ const WRITE: usize = 64 * 1024;
 const URGENT_WRITE: usize = 2 * 1024;
 
 impl TunnelState {
-    /// Sends bytes that `fill` writes, as [`Stream::poll_fill`] does.
+    /// Sends bytes that `fill` writes, as [`Stream::poll_fill`](crate::tunnel::Stream::poll_fill) does.
     pub fn poll_fill_lane(
         &mut self,
         stream_id: StreamId,
