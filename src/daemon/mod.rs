@@ -9,7 +9,7 @@ mod client_views;
 #[cfg(feature = "server")]
 mod exchange;
 mod file_privileges;
-#[cfg(not(all(feature = "server", feature = "client")))]
+#[cfg(not(all(feature = "server", feature = "client", feature = "web")))]
 mod no_role;
 mod role;
 mod running;

@@ -165,13 +165,10 @@ impl DuplexRelay {
     /// Returns for how long nothing may move, once one direction has ended.
     fn patience(&self) -> Option<Duration> {
         let limit = match (&self.inward, self.outward) {
-            (Inward::Open { stuck }, Outward::Open) if stuck.is_empty() => return None,
             (Inward::Open { .. }, Outward::Open) => return None,
             // Only the last bytes or the end are left.
-            (Inward::Ending, Outward::Ended) | (Inward::Ended, Outward::Delivering) => {
-                DRAIN_TIMEOUT
-            }
-            (Inward::Ending, Outward::Delivering) => DRAIN_TIMEOUT,
+            (Inward::Ending, Outward::Ended | Outward::Delivering)
+            | (Inward::Ended, Outward::Delivering) => DRAIN_TIMEOUT,
             (Inward::Open { stuck }, Outward::Ended) if !stuck.is_empty() => DRAIN_TIMEOUT,
             _ => HALF_CLOSE_TIMEOUT,
         };
