@@ -1,23 +1,16 @@
-//! Answers the commands `gt bans` and `gt status` about this process, on a socket in Linux's abstract namespace:
-//! it has no file, and ends with the process. Only the user that gt runs as, and root, get an answer.
+//! Answers the commands `gt bans` and `gt status` about this process.
 
 use super::bans::Ban;
 use super::forward;
 use super::visitor_rules::VisitorRules;
 use crate::config::{Domain, Exposure};
 use crate::control::bans::BanRequest;
-use crate::control::socket::{socket_name, MAX_REQUEST};
+use crate::control::socket::{socket_name, Answerer};
 use crate::control::STATUS;
 use crate::sync::{Mutex, MutexGuard};
-use rustix::net::sockopt::socket_peercred;
-use rustix::process::geteuid;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::io;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
-/// Time that a command has to send its request and to read the answer.
-const TIMEOUT: Duration = Duration::from_secs(2);
 /// Stack of the thread in bytes.
 const STACK: usize = 64 * 1024;
 
@@ -55,52 +48,28 @@ pub fn expose(rules: &Arc<VisitorRules>) {
     listen();
 }
 
-/// Answers commands from now on. Its own thread does that, since it rests for almost all of the time.
+/// Answers commands from now on.
 pub fn listen() {
     if std::mem::replace(&mut exposed().is_listening, true) {
         return;
     }
-    let started = socket_name(std::process::id())
-        .and_then(|name| UnixListener::bind_addr(&name))
-        .and_then(|listener| {
-            let thread = std::thread::Builder::new().name("control".to_owned());
-            thread.stack_size(STACK).spawn(move || serve(&listener))
-        });
-    if let Err(e) = started {
-        log::warn!("gt bans and gt status will get no answer from this process: {e}");
-    }
+    let answerer = Answerer {
+        thread: "control",
+        stack: STACK,
+        commands: "gt bans and gt status",
+        answer,
+    };
+    answerer.start(socket_name(std::process::id()));
 }
 
-fn serve(listener: &UnixListener) {
-    for stream in listener.incoming() {
-        match stream.and_then(|stream| answer(&stream)) {
-            Ok(()) => {}
-            Err(e) => {
-                log::debug!("gt bans or gt status: {e}");
-                // Without descriptors, the next one fails at once, too.
-                std::thread::sleep(Duration::from_millis(10));
-            }
-        }
-    }
-}
-
-fn answer(mut stream: &UnixStream) -> io::Result<()> {
-    let user = socket_peercred(stream)?.uid;
-    if !user.is_root() && user != geteuid() {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    stream.set_read_timeout(Some(TIMEOUT))?;
-    stream.set_write_timeout(Some(TIMEOUT))?;
-    let mut line = String::new();
-    BufReader::new(stream.take(MAX_REQUEST)).read_line(&mut line)?;
+fn answer(line: &str) -> io::Result<String> {
     if line.strip_suffix('\n') == Some(STATUS) {
         let lines = forward::status().into_iter();
         // The first line tells that the process answers.
         let lines = std::iter::once(STATUS.to_owned()).chain(lines);
-        let answer: String = lines.map(|line| line + "\n").collect();
-        return stream.write_all(answer.as_bytes());
+        return Ok(lines.map(|line| line + "\n").collect());
     }
-    let Some(request) = BanRequest::from_line(&line) else {
+    let Some(request) = BanRequest::from_line(line) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let clients: Vec<_> = exposed().clients.iter().filter_map(Weak::upgrade).collect();
@@ -116,7 +85,7 @@ fn answer(mut stream: &UnixStream) -> io::Result<()> {
             lines = format!("{}\n", lifted.sum::<usize>());
         }
     }
-    stream.write_all(lines.as_bytes())
+    Ok(lines)
 }
 
 /// Returns the line about a ban: the address, the seconds that are left, and the service.
