@@ -106,6 +106,8 @@ pub struct ClientConfig {
     pub account: AccountConfig,
     /// Number of executor threads, 1 to 64.
     pub threads: usize,
+    /// Whether the kernel may join and split UDP datagrams.
+    pub udp_offload: bool,
 }
 
 /// Identity of a client and its connection to the servers. A change needs new tunnels.
@@ -379,6 +381,7 @@ pub fn load(
         sentry: common.sentry(),
         account: common.account(),
         threads: common.threads(),
+        udp_offload: common.udp_offload,
         link: Uplink {
             id,
             secret,

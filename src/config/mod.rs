@@ -229,6 +229,16 @@ impl RoleConfig {
             Role::Client(client) => client.threads,
         }
     }
+
+    /// Returns whether the kernel may join and split UDP datagrams.
+    pub fn udp_offload(&self) -> bool {
+        match &self.role {
+            #[cfg(feature = "server")]
+            Role::Server(server) => server.udp_offload,
+            #[cfg(feature = "client")]
+            Role::Client(client) => client.udp_offload,
+        }
+    }
 }
 
 /// The name of a role. The program may have been built without it.

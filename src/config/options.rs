@@ -56,6 +56,9 @@ options! {
         /// number of threads, 1 to 64, each with its own share of the tunnels; more than one is for servers
         /// that keep a core busy
         threads: Bounded<1, 64> = "1" => ("threads", "uint"),
+        /// let the kernel join and split UDP datagrams, which saves time; false is for network drivers and
+        /// emulators that do it wrong
+        udp_offload: bool = "true" => ("udpOffload", "bool"),
         /// the user to run as once all listeners are open; start gt as root, and give that user access
         /// to everything that is opened later
         user: Option<String> => ("user", "string"),

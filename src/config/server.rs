@@ -125,6 +125,8 @@ pub struct ServerConfig {
     pub account: AccountConfig,
     /// Number of executor threads, 1 to 64.
     pub threads: usize,
+    /// Whether the kernel may join and split UDP datagrams.
+    pub udp_offload: bool,
     /// Versions of the wire that tunnels may use.
     pub wire: Wire,
     /// Where tunnels in WebSockets are taken; `None` for nowhere.
@@ -348,6 +350,7 @@ pub fn load(flags: &[Flag], document: Option<&Document>) -> Result<RoleConfig, C
         sentry: common.sentry(),
         account: common.account(),
         threads: common.threads(),
+        udp_offload: common.udp_offload,
         addr: options.addr.0,
         tls_addr: options.tls_addr,
         sni_addr: options.sni_addr,

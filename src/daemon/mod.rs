@@ -27,7 +27,7 @@ use crate::config::{self, RoleConfig, SentryConfig};
 use crate::handover::{ChildProcess, Inherited, ParentLink, Program, Progress, TakeoverError};
 use crate::keys::Fingerprint;
 use crate::logging;
-use crate::net::{blocking, set_threads};
+use crate::net::{blocking, set_threads, set_udp_offload};
 #[cfg(feature = "sim")]
 use crate::sim::supervisor;
 use crate::state_dir::{self, IDENTITY};
@@ -96,6 +96,7 @@ pub fn prepare(roles: &[RoleConfig]) -> Result<(), DaemonError> {
         return Err(DaemonError::report(why, None));
     }
     set_threads(threads(roles));
+    set_udp_offload(roles.iter().all(RoleConfig::udp_offload));
     if std::env::var_os("BLOCKING_MAX_THREADS").is_none() {
         std::env::set_var("BLOCKING_MAX_THREADS", BLOCKING_THREADS);
     }

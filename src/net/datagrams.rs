@@ -15,6 +15,7 @@ mod conn;
 mod connected;
 #[cfg(feature = "client")]
 mod losses;
+mod offload;
 mod records;
 #[cfg(not(feature = "sim"))]
 mod run;
@@ -33,6 +34,9 @@ pub use conn::Flow;
 pub use connected::dial_udp;
 #[cfg(feature = "client")]
 pub use losses::DatagramLosses;
+#[cfg(all(any(feature = "quic", feature = "p2p"), not(feature = "sim")))]
+pub use offload::enable_gro;
+pub use offload::set_udp_offload;
 #[cfg(any(feature = "server", feature = "proxy", feature = "p2p"))]
 pub use records::DatagramQueue;
 #[cfg(any(

@@ -66,6 +66,9 @@ pub use conn::tests::Flood;
 #[cfg(all(test, any(feature = "server", feature = "p2p")))]
 pub use conn::tests::WakeCount;
 pub use conn::{Conn, ConnLayer};
+#[cfg(all(any(feature = "quic", feature = "p2p"), not(feature = "sim")))]
+pub use datagrams::enable_gro;
+pub use datagrams::set_udp_offload;
 pub use datagrams::DatagramConn;
 #[cfg(any(feature = "server", feature = "p2p"))]
 pub use datagrams::DatagramPath;

@@ -141,12 +141,23 @@ pub fn listen_error(key: &str, addr: &ListenAddr, e: &io::Error) -> io::Error {
 
 impl Listeners {
     /// Applies a plan: calls `accept` for new listeners and closes those that are not in it. The
-    /// API restarts on every reload because all its settings may have changed.
-    pub fn change(&mut self, plan: Vec<PlannedListener>, accept: impl Fn(&OpenListener, Front)) {
+    /// API restarts on every reload because all its settings may have changed. `bbr` sets whether new
+    /// connections of visitors and tunnels use the congestion control BBR, which accepted ones have from
+    /// their listener.
+    pub fn change(
+        &mut self,
+        plan: Vec<PlannedListener>,
+        bbr: bool,
+        accept: impl Fn(&OpenListener, Front),
+    ) {
         let front = plan.first().map(|first| &first.open);
         let front = front.map(|open| (open.listener.addr(), open.purpose));
         let mut next = Vec::new();
         for mut planned in plan {
+            // Before the first one is accepted.
+            if planned.open.purpose != Purpose::Api {
+                net::set_bbr(&*planned.open.listener, bbr);
+            }
             if !planned.is_kept {
                 log::info!("Listening {}={}", planned.name, planned.open.addr);
                 log::info!("acceptLoop started addr={}", planned.open.listener.addr());
@@ -169,14 +180,6 @@ impl Listeners {
                 }
             }
         }
-    }
-
-    /// Sets whether new connections of visitors and tunnels use the congestion control BBR, which accepted
-    /// ones have from their listener.
-    pub fn set_bbr(&self, bbr: bool) {
-        let is_api = |open: &&OpenListener| open.purpose == Purpose::Api;
-        let open = self.0.iter().filter(|open| !is_api(open));
-        open.for_each(|open| net::set_bbr(&*open.listener, bbr));
     }
 
     /// Returns the options and addresses of the listeners.

@@ -222,11 +222,11 @@ impl Server {
             .set(plan.connection_limits.0, plan.connection_limits.1);
         plan.restored.restore(&state);
         state.settings.get().log_fingerprint(None);
+        let bbr = state.settings.get().bbr;
         let mut listeners = Listeners::default();
-        listeners.change(plan.listeners, |open, front| {
+        listeners.change(plan.listeners, bbr, |open, front| {
             accept(&state, open, front, &plan.api)
         });
-        listeners.set_bbr(state.settings.get().bbr);
         let mut quic = Quic::default();
         quic.change(plan.quic, &state)?;
         let mut stun = Stun::default();
@@ -272,13 +272,10 @@ impl Server {
         state.acme.notify();
         state.settings.get().log_fingerprint(before);
         net::spawn(settings::announce(state.registry.tunnels()));
-        let mut listeners = self.listeners();
-        listeners.change(plan.listeners, |open, front| {
+        let bbr = state.settings.get().bbr;
+        self.listeners().change(plan.listeners, bbr, |open, front| {
             accept(state, open, front, &plan.api)
         });
-        let bbr = state.settings.get().bbr;
-        listeners.set_bbr(bbr);
-        drop(listeners);
         state.registry.set_bbr(bbr);
         if let Err(e) = self.quic().change(plan.quic, state) {
             log::error!("quicAddr: {e}");

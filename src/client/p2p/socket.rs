@@ -2,11 +2,10 @@
 //! one system call, and received in one, where the kernel supports it.
 
 use super::P2pError;
-use crate::net::{with_read_buf, Interest, PollSource, Readiness};
+use crate::net::{enable_gro, with_read_buf, Interest, PollSource, Readiness};
 use nix::errno::Errno;
-use nix::sys::socket::sockopt::UdpGroSegment;
 use nix::sys::socket::{
-    recvmsg, sendmsg, setsockopt, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage,
+    recvmsg, sendmsg, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage,
 };
 use rustix::net::sockopt::{
     set_ip_mtu_discover, set_ipv6_mtu_discover, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery,
@@ -78,7 +77,7 @@ impl PeerSocket {
         forbid_fragments(&socket, is_v6);
         let socket = UdpSocket::from(socket);
         socket.set_nonblocking(true)?;
-        let segments = setsockopt(&socket, UdpGroSegment, &true).is_ok();
+        let segments = enable_gro(&socket);
         Ok(Self {
             port: socket.local_addr()?.port(),
             io: PollSource::new(socket, &[Interest::Read, Interest::Write])?,
@@ -108,7 +107,7 @@ impl PeerSocket {
         let _ = sizes.set_recv_buffer_size(RECV_BUFFER);
         let _ = sizes.set_send_buffer_size(RECV_BUFFER);
         forbid_fragments(socket, self.is_v6);
-        let segments = setsockopt(socket, UdpGroSegment, &true).is_ok();
+        let segments = enable_gro(socket);
         self.segments.store(segments, Ordering::Relaxed);
     }
 

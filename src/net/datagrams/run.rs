@@ -1,5 +1,6 @@
 //! Datagrams to one address, sent in as few system calls as the kernel allows.
 
+use super::offload::udp_offload;
 use super::records::{MAX_DATAGRAM, MAX_RUN};
 use nix::errno::Errno;
 use nix::sys::socket::{ControlMessage, MsgFlags, SockaddrStorage};
@@ -24,7 +25,7 @@ impl Default for Run {
     fn default() -> Self {
         Self {
             // Found out by trying.
-            splits: AtomicBool::new(cfg!(any(target_os = "linux", target_os = "android"))),
+            splits: AtomicBool::new(udp_offload()),
         }
     }
 }

@@ -4,11 +4,11 @@
 use crate::net::listen::bind_first;
 #[cfg(feature = "client")]
 use crate::net::outbound::{bind_to, LinkSource};
-use crate::net::{with_read_buf, Interest, PollSource, Readiness};
+use crate::net::{enable_gro, with_read_buf, Interest, PollSource, Readiness};
 use crate::sync::Mutex;
 use nix::errno::Errno;
 use nix::libc::{in6_addr, in6_pktinfo, in_addr, in_pktinfo};
-use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo, UdpGroSegment};
+use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
 use nix::sys::socket::{
     recvmsg, sendmsg, setsockopt, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage,
 };
@@ -138,7 +138,7 @@ impl QuicSocket {
             setsockopt(&socket, Ipv4PacketInfo, &true)?;
         }
         let _ = set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::PROBE);
-        let splits = setsockopt(&socket, UdpGroSegment, &true).is_ok();
+        let splits = enable_gro(&socket);
         Ok(Self {
             io: PollSource::new(socket, &[Interest::Read, Interest::Write])?,
             addr,
