@@ -313,3 +313,42 @@ fn bulk_data_moves_in_large_pieces() {
         assert_eq!(answer, (SIZE * MIB).to_string());
     });
 }
+
+#[cfg(feature = "quic")]
+#[test]
+fn the_kernel_joins_and_splits_datagrams_unless_told_not_to() {
+    use common::gt::GT;
+
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let service = echo();
+    for (offload, expected) in [(true, [true, true]), (false, [false, false])] {
+        let (scratch, port) = (Scratch::new(), free_port());
+        let calls = scratch.join("calls");
+        let mut server = server_of_id1(&format!(
+            "-quicAddr 127.0.0.1:0 -tcpNumber 1 -tcpRange {port}-{port} -udpOffload={offload}"
+        ));
+        let mut command = Command::new("strace");
+        command
+            .args(["-D", "-f", "-e", "trace=setsockopt,sendmsg", "-o"])
+            .arg(&calls)
+            .args([GT, "client"]);
+        let line = format!(
+            "-remote quic://{} -remoteCertInsecure -id id1 -secret secret1 -local tcp://{} -remoteTCPPort {port} \
+             -udpOffload={offload}",
+            server.quic_addr(),
+            service.addr
+        );
+        let mut client = Gt::spawn("gt client", command, &line);
+        client.wait_for_tunnel();
+        let mut visitor = connect(([127, 0, 0, 1], port).into());
+        assert_echo(&mut visitor, &vec![7; 1 << 20]);
+        let calls = std::fs::read_to_string(&calls).expect("read the calls");
+        // Numbers, as strace may not know the names.
+        let has = |names: [&str; 2]| names.iter().any(|name| calls.contains(name));
+        let found = [
+            has(["UDP_GRO", "SOL_UDP, 0x68"]),
+            has(["UDP_SEGMENT", "cmsg_type=0x67"]),
+        ];
+        assert_eq!(found, expected, "udpOffload: {offload}");
+    }
+}

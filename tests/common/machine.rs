@@ -13,6 +13,8 @@ pub struct Machine {
     client: &'static str,
     /// qemu's name of the processor, if it must not be the best of its family.
     processor: Option<&'static str>,
+    /// A flag for gt that the emulator needs.
+    flag: Option<&'static str>,
 }
 
 /// This machine, with the gt of all other tests.
@@ -20,6 +22,7 @@ pub const HERE: Machine = Machine {
     router: None,
     client: "",
     processor: None,
+    flag: None,
 };
 
 impl Machine {
@@ -29,6 +32,7 @@ impl Machine {
             router: Some((qemu, target)),
             client,
             processor: None,
+            flag: None,
         }
     }
 
@@ -36,6 +40,14 @@ impl Machine {
     pub const fn with(self, processor: &'static str) -> Machine {
         Machine {
             processor: Some(processor),
+            ..self
+        }
+    }
+
+    /// The same with this flag for gt.
+    pub const fn flag(self, flag: &'static str) -> Machine {
+        Machine {
+            flag: Some(flag),
             ..self
         }
     }
@@ -62,7 +74,7 @@ impl Machine {
         );
         let mut command = Command::new(qemu);
         command.args(self.processor.into_iter().flat_map(|name| ["-cpu", name]));
-        command.arg(program).arg(role);
+        command.arg(program).arg(role).args(self.flag);
         command
     }
 }
