@@ -2,6 +2,7 @@
 """How fast one download is through a direct connection between two clients, and what it costs.
 
     benches/p2p.py [--seconds N] [--gt PROGRAM] [--other PROGRAM] [--line WORD]
+    benches/p2p.py --peers N [--seconds N] [--gt PROGRAM] [--other PROGRAM]
 
 Starts a server and a client with `tcpForwardAddr` in one network namespace and the client with the service in
 another, with a line of benches/link.py between, and prints Mbit/s and the processor seconds of both clients for
@@ -9,6 +10,9 @@ every GiB, for every line or those with this word in their name. The first line 
 limits. `--other` is the program of the client with the service: an earlier gt, or one without the feature `quic`,
 uses SCTP. Then it prints the time from the first connection of a visitor to the direct way (the line of the log),
 and the memory of both clients with idle peers. Needs root and /dev/net/tun.
+
+With `--peers`, that many clients connect to one with a service, on loopback, and then wait: prints the memory, the
+processor time and the waits of the one with the service.
 """
 import argparse
 import os
@@ -132,18 +136,79 @@ def measure(options, line):
         logs.cleanup()
 
 
+def idle(options):
+    logs = tempfile.TemporaryDirectory()
+    running = []
+
+    def start(log, *command):
+        out = open(os.path.join(logs.name, log), "w")
+        running.append(subprocess.Popen(command, stdout=out, stderr=out))
+        return running[-1].pid
+
+    def log(name):
+        with open(os.path.join(logs.name, name)) as text:
+            return text.read()
+
+    def until(what, condition):
+        for _ in range(600):
+            if condition():
+                return
+            time.sleep(0.1)
+        sys.exit(f"there is no end of waiting for {what}: {log('peer0')[-300:]}")
+
+    def waits(pid):
+        total = 0
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/status") as status:
+                total += int(re.search(r"voluntary_ctxt_switches:\s+(\d+)", status.read()).group(1))
+        return total
+
+    try:
+        users = [word for n in range(options.peers) for word in ("-id", f"peer{n}", "-secret", "s")]
+        start("server", options.gt, "server", "-addr", "127.0.0.1:7002", "-stunAddr", "127.0.0.1:7003",
+              "-id", "id1", "-secret", "s", *users)
+        start("service", sys.executable, __file__, "--be", "service")
+        time.sleep(1)
+        ways = ["-remote", "tcp://127.0.0.1:7002", "-remoteSTUN", "stun:127.0.0.1:7003", "-secret", "s"]
+        serving = start("serving", options.other or options.gt, "client", *ways, "-id", "id1",
+                        "-local", "http://127.0.0.1:7000")
+        until("the service", lambda: "tunnel started" in log("serving"))
+        before = memory(serving)
+        for n in range(options.peers):
+            start(f"peer{n}", options.gt, "client", *ways, "-id", f"peer{n}", "-tcpForwardAddr", f"127.0.0.1:{8000 + n}",
+                  "-tcpForwardHostPrefix", "id1", "-tcpForwardConnections", "1")
+            until("its listener", lambda: f":{8000 + n}" in log(f"peer{n}"))
+            socket.create_connection(("127.0.0.1", 8000 + n), timeout=60).close()
+            until("a direct way", lambda: "peer connected in" in log(f"peer{n}"))
+        time.sleep(15)
+        os.environ["PIDS"] = str(serving)
+        spent, waited, with_peers = cpu(), waits(serving), memory(serving)
+        time.sleep(options.seconds)
+        spent, waited = cpu() - spent, waits(serving) - waited
+        print(f"{options.peers} idle peers: {before} -> {with_peers} KiB, {100 * spent / options.seconds:.2f} % of a core, "
+              f"{waited / options.seconds:.1f} waits/s")
+    finally:
+        for process in running:
+            process.terminate()
+            process.wait()
+        logs.cleanup()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=float, default=12)
     parser.add_argument("--gt", default=os.path.join(HERE, "..", "target", "release", "gt"))
     parser.add_argument("--other", default="")
     parser.add_argument("--line", default="")
+    parser.add_argument("--peers", type=int, default=0)
     parser.add_argument("--be", choices=["service", "visitor"], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.be == "service":
         return service()
     if options.be == "visitor":
         return visitor(options.seconds)
+    if options.peers:
+        return idle(options)
     print("| line | download | direct way | memory of the clients before and after |")
     print("| --- | --- | --- | --- |", flush=True)
     for line in LINES:
