@@ -59,13 +59,34 @@ pub enum ReadEnd {
     Gone,
 }
 
+/// Streams in order, each once.
+#[derive(Debug, Default)]
+struct StreamQueue {
+    order: VecDeque<StreamId>,
+    queued: HashSet<StreamId>,
+}
+
+impl StreamQueue {
+    fn push(&mut self, id: StreamId) {
+        if self.order.back() != Some(&id) && self.queued.insert(id) {
+            self.order.push_back(id);
+        }
+    }
+
+    fn pop(&mut self) -> Option<StreamId> {
+        let id = self.order.pop_front()?;
+        self.queued.remove(&id);
+        Some(id)
+    }
+}
+
 /// The state of the further streams of a connection.
 #[derive(Debug, Default)]
 pub struct FurtherStreams {
-    /// Streams that may be read, in order, each once.
-    readable: VecDeque<StreamId>,
-    queued: HashSet<StreamId>,
-    writable: VecDeque<StreamId>,
+    /// Streams that may be read.
+    readable: StreamQueue,
+    /// Streams that may take bytes.
+    writable: StreamQueue,
     stopped: VecDeque<(StreamId, VarInt)>,
     /// Whether the peer has opened streams that were not accepted.
     opened: bool,
@@ -82,16 +103,12 @@ pub struct FurtherStreams {
 impl FurtherStreams {
     /// Notes that the stream may be read.
     pub fn readable(&mut self, id: StreamId) {
-        if self.readable.back() != Some(&id) && self.queued.insert(id) {
-            self.readable.push_back(id);
-        }
+        self.readable.push(id);
     }
 
     /// Notes that the stream may take bytes.
     pub fn writable(&mut self, id: StreamId) {
-        if !self.writable.contains(&id) {
-            self.writable.push_back(id);
-        }
+        self.writable.push(id);
     }
 
     /// Notes that the peer reads no more of the stream.
@@ -123,15 +140,13 @@ impl FurtherStreams {
         if let Some((id, code)) = self.stopped.pop_front() {
             return Some(StreamNews::Stopped(id, code.into_inner()));
         }
-        if let Some(id) = self.writable.pop_front() {
+        if let Some(id) = self.writable.pop() {
             return Some(StreamNews::Writable(id));
         }
         if std::mem::take(&mut self.available) {
             return Some(StreamNews::Available);
         }
-        let id = self.readable.pop_front()?;
-        self.queued.remove(&id);
-        Some(StreamNews::Readable(id))
+        self.readable.pop().map(StreamNews::Readable)
     }
 }
 
@@ -318,5 +333,24 @@ impl QuicStreams {
             state.wake_driver();
         }
         sent
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_told_of_once_and_again_after_it_was() {
+        let mut queue = StreamQueue::default();
+        let id = |n: u32| StreamId::from(VarInt::from_u32(n));
+        for n in [1, 2, 2, 1, 3, 1] {
+            queue.push(id(n));
+        }
+        assert_eq!(queue.pop(), Some(id(1)));
+        queue.push(id(1));
+        let rest: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(rest, [id(2), id(3), id(1)]);
+        assert!(queue.queued.is_empty());
     }
 }
