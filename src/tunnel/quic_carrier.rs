@@ -14,14 +14,14 @@ use super::tunnel_state::TunnelState;
 use super::{PeerRole, Stream};
 use crate::collections::HashMap;
 use crate::net::clock::Tick;
-use crate::net::quic::{QuicStreamId, QuicStreams, Urgency};
+use crate::net::quic::{QuicStreamId, QuicStreams, ReadEnd, Urgency};
 use crate::net::Conn;
 use crate::wire::frame::{Header, ResetCode, ServiceIndex, Signal, StreamId};
 use crate::wire::stream_header::{StreamHeader, StreamKind, LENGTH};
 use smallvec::SmallVec;
 use std::time::Duration;
 
-/// Time that the header of a stream has to arrive after the stream was opened.
+/// Time that the header of a stream has to arrive after the stream was opened, and the signal that it refers to.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time that the last bytes of a stream that has ended have to be sent.
 const ORPHAN_TIMEOUT: Duration = Duration::from_secs(60);
@@ -41,6 +41,8 @@ pub(super) struct QuicCarrier {
     headless: HashMap<QuicStreamId, PartialHeader>,
     /// Lanes whose headers have overtaken the signal that they refer to.
     early: Vec<EarlyLane>,
+    /// Number of bytes in `early`.
+    early_bytes: usize,
     /// Number of lanes opened so far, by the server.
     opened: u32,
     /// The number of lanes that the server has told before it closed.
@@ -83,8 +85,13 @@ struct Orphan {
 /// A lane whose header has overtaken a signal.
 struct EarlyLane {
     id: QuicStreamId,
+    since: Tick,
     header: StreamHeader,
     stopped: Option<u64>,
+    /// What has come behind the header.
+    bytes: Vec<u8>,
+    /// The end behind the bytes, if it has come.
+    end: Option<ReadEnd>,
 }
 
 /// A header that has not come whole.
@@ -132,6 +139,7 @@ impl QuicCarrier {
             registration: 0,
             headless: HashMap::default(),
             early: Vec::new(),
+            early_bytes: 0,
             opened: 0,
             told: None,
             orphans: HashMap::default(),
@@ -185,6 +193,14 @@ impl QuicCarrier {
         };
         self.orphans.insert(id, orphan);
         true
+    }
+
+    /// Removes a lane that has waited for a signal.
+    fn forget_early(&mut self, id: QuicStreamId) {
+        if let Some(at) = self.early.iter().position(|lane| lane.id == id) {
+            let lane = self.early.remove(at);
+            self.early_bytes = self.early_bytes.saturating_sub(lane.bytes.len());
+        }
     }
 
     fn refuse(&self, id: QuicStreamId, reason: ResetCode) {
@@ -385,18 +401,20 @@ impl TunnelState {
         self.quic.as_ref().is_some_and(|quic| quic.is_blocked())
     }
 
-    /// Resets lanes whose headers have not come in time.
+    /// Resets lanes whose headers, or the signals that these refer to, have not come in time.
     pub fn sweep_lanes(&mut self, now: Tick) {
         let Some(quic) = &mut self.quic else {
             return;
         };
-        let headless = &mut quic.headless;
-        let late = headless
-            .iter()
-            .filter(|(_, header)| header.since.until(now) >= HEADER_TIMEOUT);
-        let late: SmallVec<[QuicStreamId; 4]> = late.map(|(id, _)| *id).collect();
+        let is_late = |since: Tick| since.until(now) >= HEADER_TIMEOUT;
+        let headless = quic.headless.iter();
+        let headless = headless.filter(|(_, header)| is_late(header.since));
+        let early = quic.early.iter().filter(|lane| is_late(lane.since));
+        let late = headless.map(|(id, _)| *id).chain(early.map(|lane| lane.id));
+        let late: SmallVec<[QuicStreamId; 4]> = late.collect();
         for id in &late {
             quic.headless.remove(id);
+            quic.forget_early(*id);
             quic.refuse(*id, ResetCode::Aborted);
         }
         let stale = quic.orphans.iter();

@@ -13,6 +13,8 @@ use std::net::SocketAddr;
 const RESETS: u32 = 20_000;
 /// Streams whose headers do not come whole, more than a client keeps.
 const HEADLESS: u32 = 3_000;
+/// Streams of services that are never announced: more than the window of the connection takes.
+const EARLY: u32 = 3_000;
 /// DATAGRAM frames of flows that are not known.
 const DATAGRAMS: u32 = 20_000;
 /// Maximum memory that a flood may cost the client, in KiB: what a stream takes in the protocol, 1 to 2 KB.
@@ -183,6 +185,25 @@ fn floods_of_streams_that_are_reset_or_never_begin_cost_little() {
     stage.assert_unharmed(&memory, "streams whose headers do not come");
     assert_eq!(stage.read(ids[0]), Err(1));
     stage.assert_serves(1);
+}
+
+#[test]
+fn streams_of_services_that_are_never_announced_cost_little_and_hold_up_no_other() {
+    let mut stage = Stage::set();
+    let memory = Memory::since_now(&stage.client);
+    let ids: Vec<_> = (1..=EARLY)
+        .map(|number| {
+            let mut bytes = header(1, number, 2, 0);
+            bytes.resize(1000, 7);
+            stage.server.open(&bytes)
+        })
+        .collect();
+    // Those beyond what the client keeps are reset at once, and the others after 15 s.
+    assert_eq!(stage.read(*ids.last().unwrap()), Err(6));
+    stage.assert_serves(u32::MAX);
+    stage.assert_unharmed(&memory, "streams of services that are not announced");
+    assert_eq!(stage.read(ids[0]), Err(1));
+    stage.assert_serves(u32::MAX);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::net::quic::{QuicStreamId, QuicStreams, ReadEnd, StreamNews, Urgency};
 use crate::net::with_read_buf;
 use crate::tunnel::stream_state::CloseReason;
 use crate::tunnel::tunnel_state::TunnelState;
+use crate::tunnel::window::FIRST_WINDOW;
 use crate::tunnel::{lock, PeerRole, Stream, Tunnel};
 use crate::wire::frame::{ResetCode, StreamId};
 use crate::wire::stream_header::{StreamHeader, StreamKind, LENGTH};
@@ -26,14 +27,27 @@ const MAX_RUN: usize = 32;
 const RECORD_LENGTH: usize = 2;
 /// Maximum number of streams whose headers have not come, or have come before a signal that they refer to.
 const MAX_UNBORN: usize = 1024;
+/// Maximum bytes that are kept of lanes whose headers have come before a signal.
+const MAX_EARLY_BYTES: usize = 512 * 1024;
 
 impl TunnelState {
-    /// Delivers bytes that have come in a lane; the end of the peer's direction follows if they are the `last`.
-    fn deliver_lane(&mut self, stream_id: StreamId, bytes: &[u8], last: bool, now: Tick) {
+    /// Delivers bytes that have come in a lane; the end of the peer's direction follows if they are the `last`. The
+    /// error is that the peer had no credit for them.
+    fn deliver_lane(
+        &mut self,
+        stream_id: StreamId,
+        bytes: &[u8],
+        last: bool,
+        now: Tick,
+    ) -> Result<(), Malformed> {
+        // More than credit can be is no credit.
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.spend(stream_id, length)?;
         let lane = self.streams.get_mut(stream_id);
         let lane = lane.and_then(|stream| stream.lane.as_mut());
         let Some(mut flow) = lane.and_then(|lane| lane.flow.take()) else {
-            return self.deliver(stream_id, &mut [IoSlice::new(bytes)], last, now);
+            self.deliver(stream_id, &mut [IoSlice::new(bytes)], last, now);
+            return Ok(());
         };
         flow.reader.feed::<MAX_RUN>(bytes, |run| {
             flow.has_begun = true;
@@ -49,6 +63,24 @@ impl TunnelState {
         }
         // Bytes of a record that has not come whole do not wait for the reader.
         self.give_credit(stream_id);
+        Ok(())
+    }
+
+    /// Notes how the peer has ended its direction of a lane, behind all bytes that were delivered.
+    fn lane_has_ended(&mut self, stream_id: StreamId, end: ReadEnd) {
+        let why = match end {
+            ReadEnd::Finished => {
+                let stream = self.streams.get_mut(stream_id);
+                let lane = stream.and_then(|stream| stream.lane.as_ref());
+                match lane.is_some_and(|lane| lane.is_stopped) {
+                    true => CloseReason::Closed,
+                    false => CloseReason::Finished,
+                }
+            }
+            ReadEnd::Reset(code) => CloseReason::Reset(reset_code(code)),
+            ReadEnd::More | ReadEnd::Blocked | ReadEnd::Gone => return,
+        };
+        self.ended_by_peer(stream_id, why);
     }
 
     /// Delivers records of datagrams that have come as DATAGRAM frames, or drops them.
@@ -78,17 +110,14 @@ impl TunnelState {
         let Some(quic) = &mut self.quic else {
             return Ok(None);
         };
-        let EarlyLane {
-            id,
-            header,
-            stopped,
-        } = lane;
+        let (id, header) = (lane.id, lane.header);
         let is_of_previous = match header.registration.wrapping_sub(quic.registration) {
             0 => false,
             u16::MAX => true,
             1..=0x7FFF => {
+                quic.early_bytes += lane.bytes.len();
                 quic.early.push(lane);
-                return Ok(None);
+                return self.read_early(id).map(|()| None);
             }
             _ => {
                 quic.refuse(id, ResetCode::UnknownService);
@@ -115,13 +144,22 @@ impl TunnelState {
         let (Some(quic), Some(stream)) = (&mut self.quic, self.streams.get_mut(stream_id)) else {
             return Ok(None);
         };
-        let mut lane = Lane::new(header.kind == StreamKind::Flow);
-        (lane.id, lane.is_urgent) = (Some(id), true);
-        stream.lane = Some(lane);
+        let mut new = Lane::new(header.kind == StreamKind::Flow);
+        (new.id, new.is_urgent) = (Some(id), true);
+        stream.lane = Some(new);
         quic.known.insert(id, stream_id);
         quic.streams.set_urgency(id, Urgency::Urgent);
-        quic.streams.read_again(id);
-        if let Some(code) = stopped {
+        if lane.end.is_none() {
+            quic.streams.read_again(id);
+        }
+        if !lane.bytes.is_empty() {
+            let last = lane.end == Some(ReadEnd::Finished);
+            self.deliver_lane(stream_id, &lane.bytes, last, Tick::now())?;
+        }
+        if let Some(end) = lane.end {
+            self.lane_has_ended(stream_id, end);
+        }
+        if let Some(code) = lane.stopped {
             self.lane_is_stopped(id, code);
         }
         Ok(Some(OpenedStream {
@@ -131,7 +169,47 @@ impl TunnelState {
         }))
     }
 
-    /// Reads the header of a lane.
+    /// Reads what has come of a lane that waits for a signal, since it must not hold the window of the connection: the
+    /// signal itself may wait for that.
+    fn read_early(&mut self, id: QuicStreamId) -> Result<(), Malformed> {
+        let Some(quic) = &mut self.quic else {
+            return Ok(());
+        };
+        let Some(lane) = quic.early.iter_mut().find(|lane| lane.id == id) else {
+            return Ok(());
+        };
+        if lane.end.is_some() {
+            return Ok(());
+        }
+        let most = usize::try_from(FIRST_WINDOW).unwrap_or(usize::MAX);
+        let room = most.saturating_sub(lane.bytes.len());
+        let (read, end) = with_read_buf(|buf| {
+            // One byte more shows that the peer exceeds the window.
+            let most = buf.len().min(room.saturating_add(1));
+            let buf = buf.get_mut(..most).unwrap_or_default();
+            let (n, end) = quic.streams.read(id, buf);
+            lane.bytes
+                .extend_from_slice(buf.get(..n).unwrap_or_default());
+            (n, end)
+        });
+        quic.early_bytes += read;
+        if read > room {
+            return Err(Malformed::Overrun(lane.header.stream_id));
+        }
+        match end {
+            ReadEnd::More => quic.streams.read_again(id),
+            ReadEnd::Blocked => {}
+            end => lane.end = Some(end),
+        }
+        if quic.early_bytes > MAX_EARLY_BYTES {
+            quic.forget_early(id);
+            quic.refuse(id, ResetCode::Overloaded);
+            self.settle();
+        }
+        Ok(())
+    }
+
+    /// Reads the header of a lane, or what has come behind it of one that waits for a signal.
     fn read_header(
         &mut self,
         tunnel: &Tunnel,
@@ -141,19 +219,22 @@ impl TunnelState {
             return Ok(None);
         };
         let Some(header) = quic.headless.get_mut(&id) else {
-            return Ok(None);
+            return self.read_early(id).map(|()| None);
         };
         let room = header.bytes.get_mut(header.len..).unwrap_or_default();
         let (n, end) = quic.streams.read(id, room);
         header.len += n;
         if header.len == LENGTH {
-            let (bytes, stopped) = (header.bytes, header.stopped);
+            let (since, stopped) = (header.since, header.stopped);
+            let header = StreamHeader::parse(&header.bytes)?;
             quic.headless.remove(&id);
-            let header = StreamHeader::parse(&bytes)?;
             let lane = EarlyLane {
                 id,
+                since,
                 header,
                 stopped,
+                bytes: Vec::new(),
+                end: None,
             };
             let opened = self.header_came(tunnel, lane)?;
             self.settle();
@@ -176,6 +257,7 @@ impl TunnelState {
         let Some(quic) = &mut self.quic else {
             return Ok(());
         };
+        quic.early_bytes = 0;
         for lane in std::mem::take(&mut quic.early) {
             opened.extend(self.header_came(tunnel, lane)?);
         }
@@ -271,27 +353,12 @@ impl Tunnel {
             progress.bytes += n;
             let last = end == ReadEnd::Finished;
             if let Some(bytes @ [_, ..]) = buf.get(..n) {
-                // At most READ.
-                state.spend(stream_id, n as u32).map_err(malformed)?;
-                state.deliver_lane(stream_id, bytes, last, now);
+                let delivered = state.deliver_lane(stream_id, bytes, last, now);
+                delivered.map_err(malformed)?;
             }
             match end {
                 ReadEnd::More => streams.read_again(id),
-                ReadEnd::Finished => {
-                    let stream = state.streams.get_mut(stream_id);
-                    let lane = stream.and_then(|stream| stream.lane.as_ref());
-                    let is_stopped = lane.is_some_and(|lane| lane.is_stopped);
-                    let why = match is_stopped {
-                        true => CloseReason::Closed,
-                        false => CloseReason::Finished,
-                    };
-                    state.ended_by_peer(stream_id, why);
-                }
-                ReadEnd::Reset(code) => {
-                    let why = CloseReason::Reset(reset_code(code));
-                    state.ended_by_peer(stream_id, why);
-                }
-                ReadEnd::Blocked | ReadEnd::Gone => {}
+                end => state.lane_has_ended(stream_id, end),
             }
             Ok(())
         })

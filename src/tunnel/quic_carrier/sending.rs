@@ -177,6 +177,8 @@ impl TunnelState {
         let unannounced: SmallVec<[StreamId; 4]> = self.streams.unannounced().collect();
         for stream_id in unannounced {
             let stream = self.streams.get_mut(stream_id);
+            // One that has ended meanwhile is never opened.
+            let stream = stream.filter(|stream| stream.ended.is_none());
             let lane = stream.and_then(|stream| stream.lane.as_ref());
             if !lane.is_some_and(|lane| lane.is_awaited) {
                 continue;

@@ -131,11 +131,16 @@ impl Peer {
 
 /// Returns a client's end, and its server.
 async fn client_and_peer() -> (End, Peer) {
+    client_of(10).await
+}
+
+/// Returns the end of a client that takes this many streams, and its server.
+async fn client_of(streams: u32) -> (End, Peer) {
     let (client, server) = pair_with_streams().await;
     raise_window(&server);
     let policy = Policy::new(
         Version::Two,
-        PeerRole::Server { streams: 10 },
+        PeerRole::Server { streams },
         Duration::from_secs(60),
     );
     (End::with(client, policy), Peer::new(server))
@@ -194,6 +199,72 @@ fn a_stream_waits_for_the_signal_that_its_services_are_of() {
         let code = u64::from(ResetCode::UnknownService.code());
         assert_eq!(peer.stopped(older).await, code);
         assert_eq!(peer.read(older).await, (Vec::new(), ReadEnd::Reset(code)));
+    });
+}
+
+#[test]
+fn what_waits_for_a_signal_does_not_hold_the_window_of_the_connection() {
+    task::block_on(async {
+        let (client, peer) = client_of(100).await;
+        // Together more than the window, which the signal that they wait for needs, too.
+        let window = usize::try_from(FIRST_WINDOW).unwrap();
+        let piece = noise(1, window);
+        let count = 2 * 1024 * 1024 / FIRST_WINDOW;
+        let mut ids = Vec::new();
+        for number in 1..=count {
+            let id = peer.open(&header(number, 1).encode()).await;
+            let mut sent = 0;
+            within(async {
+                while sent < window {
+                    match peer.streams.write(id, &piece[sent..], Urgency::Bulk) {
+                        Ok(n) => sent += n,
+                        // It was reset, since too many bytes wait.
+                        Err(_) => return,
+                    }
+                    Timer::after(Duration::from_millis(1)).await;
+                }
+                peer.streams.finish(id);
+            })
+            .await;
+            ids.push(id);
+        }
+        let held = 512 * 1024 / FIRST_WINDOW;
+        let code = u64::from(ResetCode::Overloaded.code());
+        for id in &ids[held as usize..] {
+            assert_eq!(peer.read(*id).await, (Vec::new(), ReadEnd::Reset(code)));
+        }
+        peer.signal(Signal::Ready).await;
+        assert!(matches!(client.event().await, Event::Signal(Signal::Ready)));
+        // A reader may be as slow as it likes.
+        let mut streams = Vec::new();
+        for _ in 0..held {
+            streams.push(client.opened().await);
+        }
+        for mut stream in streams {
+            let mut got = Vec::new();
+            within(stream.read_to_end(&mut got)).await.unwrap();
+            assert!(got == piece);
+        }
+        assert!(client.events.is_empty());
+        // One byte more than a stream may have.
+        let id = peer.open(&begin(1, 2, &piece)).await;
+        peer.write(id, b"!");
+        expect_violation(&client, "more bytes for stream 1").await;
+    });
+}
+
+#[test]
+fn streams_whose_signal_does_not_come_are_reset() {
+    task::block_on(async {
+        let (client, peer) = client_and_peer().await;
+        let id = peer.open(&begin(1, 1, b"early")).await;
+        until(|| inside(&client).streamless_lanes() == 1).await;
+        let now = clock::now();
+        inside(&client).sweep(Tick::at(now));
+        assert_eq!(inside(&client).streamless_lanes(), 1);
+        inside(&client).sweep(Tick::at(now + Duration::from_secs(15)));
+        assert_eq!(inside(&client).streamless_lanes(), 0);
+        assert_eq!(peer.read(id).await, (Vec::new(), ReadEnd::Reset(1)));
     });
 }
 
@@ -420,6 +491,37 @@ fn a_stream_that_may_not_be_opened_yet_is_announced_when_the_peer_allows_it() {
         got.sort();
         let last = [(101, Vec::new()), (102, b"hello".to_vec())];
         assert_eq!(got[64..], last);
+    });
+}
+
+#[test]
+fn a_stream_that_ends_before_it_may_be_opened_holds_up_none_behind_it() {
+    task::block_on(async {
+        let (client, server) = pair_with_streams().await;
+        raise_window(&server);
+        let peer = Peer::new(client);
+        let policy = Policy::new(Version::Two, PeerRole::Client, Duration::from_secs(60));
+        let server = End::with(server, policy);
+        let first: Vec<_> = (1..=64).map(|n| server.open(n)).collect();
+        until(|| {
+            first.iter().for_each(Stream::announce);
+            inside(&server).streams.unannounced().count() == 0
+        })
+        .await;
+        let behind: Vec<_> = (101..=130).map(|n| server.open(n)).collect();
+        behind.iter().for_each(Stream::announce);
+        for stream in &behind[..29] {
+            stream.with_state(|stream| stream.end(CloseReason::TimedOut));
+        }
+        peer.streams.accept_up_to(100);
+        let mut count = 0;
+        while count < 65 {
+            if let StreamNews::Opened(_) = peer.news().await {
+                count += 1;
+            }
+        }
+        let is_announced = |stream: &mut StreamState| stream.unannounced.is_none();
+        assert_eq!(behind[29].with_state(is_announced), Some(true));
     });
 }
 
