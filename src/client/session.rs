@@ -235,6 +235,9 @@ impl ClientSession {
                 tunnel.close();
             }
         }
+        if tunnel.is_black_hole() {
+            return Err(SessionFailure::Silent(silence));
+        }
         if !tunnel.is_open() {
             // A server answers a ping on a draining tunnel with close, which would end it.
             return Ok(Duration::ZERO);

@@ -275,7 +275,8 @@ impl Conn {
             Self::Plain(socket) => socket.delivery(),
             Self::Tls(tls) => lock(tls).get_ref().0.delivery(),
             Self::Layered(layer) => layer.below().delivery(),
-            Self::Datagrams(_) | Self::Quic(_) => None,
+            Self::Datagrams(_) => None,
+            Self::Quic(stream) => stream.delivery(),
         }
     }
 
@@ -289,6 +290,11 @@ impl Conn {
             Self::Datagrams(_) => None,
             Self::Quic(stream) => stream.congestion(),
         }
+    }
+
+    /// Whether the connection is over QUIC, where no kernel tells the peer that a program has ended.
+    pub fn is_quic(&self) -> bool {
+        matches!(self, Self::Quic(_))
     }
 
     /// Returns the name of what carries the connection, as the schemes of `remote`.
@@ -311,7 +317,8 @@ impl Conn {
             Self::Plain(socket) => socket.probe(often),
             Self::Tls(tls) => lock(tls).get_ref().0.probe(often),
             Self::Layered(layer) => layer.below().probe(often),
-            Self::Datagrams(_) | Self::Quic(_) => {}
+            Self::Datagrams(_) => {}
+            Self::Quic(stream) => stream.probe(often),
         }
     }
 

@@ -1,5 +1,5 @@
-//! What became of the bytes that were written to a TCP socket, as far as the kernel knows. It does not
-//! tell what the peer's program has read.
+//! What became of the bytes that were written to a TCP socket, as far as the kernel knows, or to a connection of QUIC.
+//! It does not tell what the peer's program has read.
 
 /// The state of a connection's outgoing bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

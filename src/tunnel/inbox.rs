@@ -79,6 +79,8 @@ pub struct Inbox {
     heard: Tick,
     /// Whether each stream has a stream of QUIC.
     has_lanes: bool,
+    /// Whether the connection is over QUIC.
+    is_quic: bool,
     /// When bytes last came that [`Liveness`](super::liveness::Liveness) does not know of yet.
     unreported: Option<Moment>,
     version: Version,
@@ -122,6 +124,7 @@ impl Inbox {
         let has_lanes = lock(&tunnel.0).quic.is_some();
         Self {
             has_lanes,
+            is_quic: conn.is_quic(),
             tunnel,
             conn,
             reading: ReadState::Begin(already.into()),
@@ -217,14 +220,17 @@ impl Inbox {
         set_interval(&mut self.timer, self.watching, self.tick);
         state.sweep(Tick::now());
         state.measure();
+        if self.is_quic {
+            state.expect_sign_of_life();
+        }
         state.probe_if_due();
         drop(state);
-        if self.watching && self.version == Version::One {
+        if self.watching && (self.is_quic || self.version == Version::One) {
             let delivery = self.conn.delivery();
             let mut state = lock(&self.tunnel.0);
             match delivery {
                 Some(Delivery::Lost) => state.liveness.set_lost(true),
-                // The first bytes of the stream have arrived.
+                // The first bytes of the stream have arrived; or the peer answers over QUIC, which its program does.
                 Some(Delivery::Acknowledged) => state.liveness.answered(),
                 _ => state.liveness.set_lost(false),
             }
@@ -320,6 +326,9 @@ impl Inbox {
         }
         let (watched, rests) = (state.liveness.is_watched(), state.rests);
         if watched != self.watching || rests != self.resting {
+            if watched && self.is_quic {
+                self.conn.probe(true);
+            }
             (self.watching, self.resting) = (watched, rests);
             set_interval(&mut self.timer, self.watching, self.tick);
         }

@@ -71,6 +71,10 @@ pub const STUCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// long.
 pub const STUCK_ALONE_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// Time that a stream waits for a silent peer before the tunnel counts as dead (docs/wire.md, "The tunnel"). The check
+/// runs every half second.
+const BLACK_HOLE_TIMEOUT: Duration = Duration::from_secs(8);
+
 /// How long a gracefully ended tunnel waits for its peer to close the connection: sent bytes may
 /// still be in flight, and closing before the peer has them all would reset it.
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(120);
@@ -322,11 +326,11 @@ impl Tunnel {
         }
     }
 
-    /// Whether a stream that began during the peer's silence has waited for a sign of life for
-    /// `patience`.
-    pub fn is_black_hole(&self, patience: Duration) -> bool {
+    /// Whether a stream has waited for a sign of life for [`BLACK_HOLE_TIMEOUT`]: one that began during the peer's
+    /// silence or, over QUIC, one whose bytes moved before it.
+    pub fn is_black_hole(&self) -> bool {
         let waited = lock(&self.0).liveness.watched(Moment::now());
-        waited.is_some_and(|time| time >= patience) && self.is_silent()
+        waited.is_some_and(|time| time >= BLACK_HOLE_TIMEOUT) && self.is_silent()
     }
 
     /// Polls the tasks of all streams, so that they look at what has changed around them.

@@ -237,6 +237,11 @@ impl Gt {
         !self.lines_with(SILENT).is_empty()
     }
 
+    /// Waits until it has closed a tunnel because its client was silent while visitors waited.
+    pub fn wait_for_silent_with_visitors(&mut self) {
+        self.wait_for(SILENT_WITH_VISITORS);
+    }
+
     /// Whether it has closed a tunnel because its client was silent while visitors waited.
     pub fn has_closed_silent_with_visitors(&self) -> bool {
         !self.lines_with(SILENT_WITH_VISITORS).is_empty()

@@ -7,8 +7,8 @@ use crate::common::samples::Random;
 use crate::common::service::{self, assert_echo};
 use crate::common::udp::{UdpService, UdpVisitor};
 use crate::common::visitor::{connect, get, read_to_end};
-use std::io::Write;
-use std::net::{Shutdown, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 
 /// More than all windows together.
@@ -98,6 +98,29 @@ fn a_tunnel_over_quic_ends_with_its_client_and_with_its_server() {
     let (mut server, mut client, _) = quic_tunnel(echo.addr, "", "");
     assert_eq!(server.stop(), Some(0));
     client.wait_for_closed(1);
+}
+
+#[test]
+fn a_download_over_quic_ends_soon_after_its_client_or_its_server_was_killed() {
+    for wire in [1, 2] {
+        let flags = format!("-wire {wire}");
+        let endless = service::Service::start(0, |mut stream: TcpStream| loop {
+            stream.write_all(&[0; 16 * 1024])?;
+        });
+        let (mut server, mut client, addr) = quic_tunnel(endless.addr, &flags, &flags);
+        let mut visitor = connect(addr);
+        visitor.read_exact(&mut vec![0; LENGTH]).unwrap();
+        client.kill();
+        // Nobody tells the server: QUIC alone would wait for a minute.
+        server.wait_for_silent_with_visitors();
+        while matches!(visitor.read(&mut [0; 16 * 1024]), Ok(1..)) {}
+
+        let (mut server, mut client, addr) = quic_tunnel(endless.addr, &flags, &flags);
+        let mut visitor = connect(addr);
+        visitor.read_exact(&mut vec![0; LENGTH]).unwrap();
+        server.kill();
+        client.wait_for("nothing was received from the server for");
+    }
 }
 
 #[test]

@@ -101,6 +101,8 @@ pub struct ConnectionState {
     pub stream: Option<StreamId>,
     /// When a packet of the peer came last.
     pub heard: Instant,
+    /// When the first probe was sent that no packet of the peer has followed.
+    pub probed: Option<Instant>,
     /// Whether the connection is to move to another socket.
     pub is_to_move: bool,
     /// The task of the connection.
@@ -213,6 +215,7 @@ impl ConnectionShared {
             further: None,
             stream: None,
             heard: now,
+            probed: None,
             is_to_move: false,
             driver: None,
             user: None,
@@ -236,6 +239,7 @@ impl ConnectionShared {
     pub fn receive(&self, event: ConnectionEvent, now: Instant) {
         let mut state = self.lock();
         state.heard = now;
+        state.probed = None;
         state.proto.handle_event(event);
     }
 

@@ -4,7 +4,7 @@ use super::connection::{wait, ConnectionShared, ConnectionState, CUT};
 use super::streams::QuicStreams;
 
 use crate::keys::Binding;
-use crate::net::{clock, tls};
+use crate::net::{clock, tls, Delivery};
 use bytes::{Buf, Bytes};
 use quinn_proto::{ReadError, ReadableError, StreamId, WriteError};
 use std::fmt;
@@ -12,11 +12,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 #[cfg(feature = "server")]
 use {super::connection::Phase, super::setup::WINDOW, quinn_proto::VarInt, std::future::poll_fn};
 
 /// Bytes of signals that may wait or be in flight, beside those of visitors.
 const SIGNALS: u64 = 256 * 1024;
+
+/// Time after which an unanswered probe counts as lost, with those that the protocol has sent after it.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The first bidirectional stream of a connection. Dropping it closes the connection, once all bytes that were
 /// written have arrived.
@@ -176,6 +180,26 @@ impl QuicStream {
     /// See [`Socket::has_failed`](crate::net::Socket::has_failed).
     pub fn has_failed(&self) -> bool {
         self.shared.lock().failure().is_some()
+    }
+
+    /// Sends a packet that the peer has to answer, unless one is unanswered.
+    pub fn probe(&self, yes: bool) {
+        let mut state = self.shared.lock();
+        if yes && state.probed.is_none() {
+            state.probed = Some(clock::now());
+            state.proto.ping();
+            state.wake_driver();
+        }
+    }
+
+    /// Returns what became of [the last probe](Self::probe): the peer's end of the connection answers it at once.
+    pub fn delivery(&self) -> Option<Delivery> {
+        let probed = self.shared.lock().probed;
+        Some(match probed {
+            None => Delivery::Acknowledged,
+            Some(at) if clock::since(at) < PROBE_TIMEOUT => Delivery::Moving,
+            Some(_) => Delivery::Lost,
+        })
     }
 
     /// Returns the further streams of the connection; `None` if its application protocol has none.

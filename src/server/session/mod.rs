@@ -39,9 +39,6 @@ use std::time::Duration;
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Number of times per timeout that a silent GT/2 client is pinged (docs/wire.md, "The tunnel").
 const PINGS_PER_TIMEOUT: u32 = 3;
-/// Time that a visitor waits for a silent client before the tunnel counts as dead (docs/wire.md,
-/// "The tunnel"). The check runs every half second.
-const BLACK_HOLE_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The reason for the end of a tunnel that both ends have closed.
 const CLOSED_NORMALLY: &str = "in good order";
@@ -783,7 +780,7 @@ impl ServerSession {
         if since >= timeout {
             return Err(format!("nothing was heard for {silence:?}"));
         }
-        if tunnel.is_black_hole(BLACK_HOLE_TIMEOUT) {
+        if tunnel.is_black_hole() {
             return Err(format!(
                 "nothing was heard for {silence:?} while visitors wait"
             ));

@@ -526,6 +526,33 @@ fn a_stream_that_ends_before_it_may_be_opened_holds_up_none_behind_it() {
 }
 
 #[test]
+fn a_peer_that_is_gone_is_noticed_after_bytes_have_moved() {
+    task::block_on(async {
+        let (client, server, line) = Line::between().await;
+        raise_window(&server);
+        let policy = |peer| Policy {
+            credit: FIRST_WINDOW,
+            ..Policy::new(Version::Two, peer, Duration::from_secs(1))
+        };
+        let client = End::with(client, policy(PeerRole::Server { streams: 10 }));
+        let server = End::with(server, policy(PeerRole::Client));
+        let mut sending = server.open(1);
+        sending.write_all(b"hello").await.unwrap();
+        let receiving = client.opened().await;
+        until(|| receiving.backlog_len() == 5).await;
+        let is_watched = |end: &End| inside(end).liveness.is_watched();
+        // Nothing of the server arrives any more: neither answers to what the client has not sent, nor to its probe.
+        line.longest.store(0, Ordering::SeqCst);
+        until(|| is_watched(&client)).await;
+        until(|| client.tunnel.lateness() == Lateness::Overdue).await;
+        until(|| inside(&client).liveness.is_lost()).await;
+        line.longest.store(usize::MAX, Ordering::SeqCst);
+        until(|| !is_watched(&client)).await;
+        assert_eq!(client.tunnel.lateness(), Lateness::InTime);
+    });
+}
+
+#[test]
 fn a_lost_packet_of_one_stream_holds_up_no_other() {
     task::block_on(async {
         let (client, server, line) = Line::between().await;
