@@ -248,7 +248,7 @@ impl TunnelState {
             window: stream.window.left(),
         };
         stream.unannounced = None;
-        (lane.id, lane.is_awaited, lane.is_urgent) = (Some(id), false, true);
+        (lane.id, lane.is_awaited, lane.urgency) = (Some(id), false, Urgency::Urgent);
         lane.head = header.encode().to_vec();
         quic.known.insert(id, stream_id);
         quic.opened = quic.opened.wrapping_add(1);

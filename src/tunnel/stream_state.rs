@@ -17,6 +17,11 @@ use std::time::Duration;
 /// A stream with this many recent bytes is a bulk stream: one that sends 40 KB a second or more,
 /// see [`StreamState::recent()`].
 const BULK_BYTES: u32 = 8 * 1024;
+/// Bytes that a stream sends as a short answer to what the peer has sent last.
+const SHORT_ANSWER: u32 = 16 * 1024;
+/// A stream with this many recent bytes sends no short answers: one that sends 320 KB a second or more, as answers or
+/// not. Others would get nothing of a slow line.
+const MAX_ANSWERS: u32 = 64 * 1024;
 /// Credit in GT/1, which has no windows.
 const UNLIMITED: u32 = u32::MAX;
 
@@ -42,6 +47,17 @@ pub enum CloseReason {
     Outdated,
 }
 
+/// What has to be sent on a stream: the more, the less soon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Haste {
+    /// Little of late, such as keystrokes.
+    Interactive,
+    /// A short answer to what the peer has sent last, such as a page, on a stream that has sent more before.
+    Answer,
+    /// Much.
+    Bulk,
+}
+
 /// The tunnel's side of a stream.
 pub(super) struct StreamState {
     /// Where payloads are written directly while the backlog is empty.
@@ -63,10 +79,12 @@ pub(super) struct StreamState {
     pub failure: Option<ResetCode>,
     pub full: bool,
     pub turn: Turn,
-    /// Whether the stream was a bulk stream when it asked for its turn.
-    bulk: bool,
+    /// What the stream had to send when it asked for its turn.
+    haste: Haste,
     /// Bytes sent up to `sent_at`, decayed; see [`StreamState::recent()`].
     recent: u32,
+    /// Bytes sent since the peer last sent any.
+    answer: u32,
     /// Bytes that may be sent before the peer gives more credit.
     pub credit: u32,
     /// The receive window: bytes that the peer may send.
@@ -104,8 +122,9 @@ impl StreamState {
             failure: None,
             full: false,
             turn: Turn::None,
-            bulk: false,
+            haste: Haste::Interactive,
             recent: 0,
+            answer: 0,
             credit: UNLIMITED,
             window: Window::default(),
             answered: false,
@@ -260,12 +279,21 @@ impl StreamState {
         (!self.backlog.is_empty()).then(|| self.taken_at.until(now))
     }
 
-    /// Whether this is a bulk stream. Decided once for each turn.
+    /// Whether this is a bulk stream, or sends answers. Decided once for each turn.
     pub fn is_bulk(&mut self, now: Tick) -> bool {
+        self.haste(now) != Haste::Interactive
+    }
+
+    /// Returns what the stream has to send. Decided once for each turn.
+    pub fn haste(&mut self, now: Tick) -> Haste {
         if self.turn == Turn::None {
-            self.bulk = self.recent(now) >= BULK_BYTES;
+            self.haste = match self.recent(now) {
+                ..BULK_BYTES => Haste::Interactive,
+                ..MAX_ANSWERS if self.answer < SHORT_ANSWER => Haste::Answer,
+                _ => Haste::Bulk,
+            };
         }
-        self.bulk
+        self.haste
     }
 
     /// Returns the number of bytes sent recently, which is halved every 100 ms.
@@ -284,6 +312,7 @@ impl StreamState {
         // `n` is at most one frame.
         let n = n as u32;
         self.recent = self.recent(now).saturating_add(n);
+        self.answer = self.answer.saturating_add(n);
         self.sent_at = now;
         self.unannounced = None;
         self.awaits_answer = true;
@@ -332,6 +361,7 @@ impl StreamState {
         }
         self.answered = true;
         self.awaits_answer = false;
+        self.answer = 0;
         self.received_at = now;
         if self.backlog.is_empty() {
             self.taken_at = now;
@@ -441,5 +471,44 @@ impl StreamState {
     pub fn take(&mut self, n: usize) {
         self.backlog.consume(n);
         self.taken_at = Tick::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns a stream that has sent these bytes, after a byte of the peer if it was `asked`.
+    fn after(bytes: usize, is_asked: bool, now: Tick) -> StreamState {
+        let mut stream = StreamState::opened_by_peer();
+        stream.sent(bytes, now);
+        if is_asked {
+            stream.deliver(&mut [IoSlice::new(b"?")], false, now, usize::MAX);
+        }
+        stream
+    }
+
+    #[test]
+    fn a_stream_that_is_asked_again_and_again_sends_answers_until_they_are_much() {
+        let now = Tick::now();
+        for (bytes, is_asked, haste) in [
+            (8 * 1024 - 1, false, Haste::Interactive),
+            (8 * 1024, false, Haste::Answer),
+            (16 * 1024, false, Haste::Bulk),
+            (16 * 1024, true, Haste::Answer),
+            (64 * 1024, true, Haste::Bulk),
+        ] {
+            let mut stream = after(bytes, is_asked, now);
+            assert_eq!(stream.haste(now), haste, "{bytes}, {is_asked}");
+            assert_eq!(stream.is_bulk(now), haste != Haste::Interactive);
+        }
+        // Decided once for each turn.
+        let mut stream = after(16 * 1024, true, now);
+        stream.turn = Turn::Waiting;
+        assert_eq!(stream.haste(now), Haste::Interactive);
+        stream.turn = Turn::None;
+        assert_eq!(stream.haste(now), Haste::Answer);
+        stream.sent(16 * 1024, now);
+        assert_eq!(stream.haste(now), Haste::Bulk);
     }
 }

@@ -19,11 +19,14 @@ pub const FIRST_STREAMS: u32 = 64;
 const RESERVE: u64 = 64 * 1024;
 
 /// How urgent a write is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum Urgency {
     /// Bytes that wait until there is room in the send window.
+    #[default]
     Bulk,
     /// Bytes that others need not make room for, and that are sent before them.
+    Soon,
+    /// Bytes like those, which are sent before them.
     Urgent,
 }
 
@@ -257,7 +260,7 @@ impl QuicStreams {
     pub fn write(&self, id: QuicStreamId, bytes: &[u8], urgency: Urgency) -> io::Result<usize> {
         let mut state = self.0.lock();
         let window = state.send_window;
-        if urgency == Urgency::Urgent {
+        if urgency != Urgency::Bulk {
             state.proto.set_send_window(window.saturating_add(RESERVE));
         }
         let mut count = 0;
@@ -284,7 +287,8 @@ impl QuicStreams {
     pub fn set_urgency(&self, id: QuicStreamId, urgency: Urgency) {
         let priority = match urgency {
             Urgency::Bulk => 0,
-            Urgency::Urgent => 1,
+            Urgency::Soon => 1,
+            Urgency::Urgent => 2,
         };
         // Fails if the stream has ended.
         let _ = self.0.lock().proto.send_stream(id).set_priority(priority);

@@ -19,7 +19,8 @@ pub struct Lane {
     pub(super) finishes: bool,
     /// Whether the peer reads no more, and has sent everything.
     pub(super) is_stopped: bool,
-    pub(super) is_urgent: bool,
+    /// What the connection knows of the haste of the stream.
+    pub(super) urgency: Urgency,
     /// Present if the stream carries datagrams.
     pub(super) flow: Option<Box<FlowRecords>>,
     pub(super) throttle: Option<Box<Throttle>>,
@@ -51,13 +52,6 @@ impl Lane {
         !self.unsent.is_empty()
     }
 
-    pub(super) fn urgency(&self) -> Urgency {
-        match self.is_urgent {
-            true => Urgency::Urgent,
-            false => Urgency::Bulk,
-        }
-    }
-
     /// Sends bytes, as many as the lane takes.
     pub(super) fn send(
         &mut self,
@@ -65,7 +59,7 @@ impl Lane {
         bytes: &[u8],
         (is_answered, waits): (bool, bool),
     ) -> SentRecords {
-        let urgency = self.urgency();
+        let urgency = self.urgency;
         let sent = match &mut self.flow {
             None => streams.write(id, bytes, urgency).map(|taken| SentRecords {
                 taken,

@@ -145,7 +145,7 @@ impl TunnelState {
             return Ok(None);
         };
         let mut new = Lane::new(header.kind == StreamKind::Flow);
-        (new.id, new.is_urgent) = (Some(id), true);
+        (new.id, new.urgency) = (Some(id), Urgency::Urgent);
         stream.lane = Some(new);
         quic.known.insert(id, stream_id);
         quic.streams.set_urgency(id, Urgency::Urgent);

@@ -2,11 +2,11 @@
 
 use super::{reset_code, SendRoom, NORMAL_CLOSE};
 use crate::net::clock::Tick;
-use crate::net::quic::QuicStreamId;
+use crate::net::quic::{QuicStreamId, Urgency};
 use crate::net::{with_read_buf, Throttle};
 use crate::tunnel::outbox::MAX_SENDERS;
 use crate::tunnel::scheduler::Turn;
-use crate::tunnel::stream_state::CloseReason;
+use crate::tunnel::stream_state::{CloseReason, Haste};
 use crate::tunnel::tunnel_state::TunnelState;
 use crate::wire::frame::{Header, StreamId};
 use smallvec::SmallVec;
@@ -36,7 +36,8 @@ impl TunnelState {
         if stream.has_ended() || stream.finished {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
-        let bulk = stream.is_bulk(now);
+        let haste = stream.haste(now);
+        let bulk = haste == Haste::Bulk;
         let (turn, credit) = (stream.turn, stream.credit);
         stream.keep_waker(cx);
         let Some(lane) = &mut stream.lane else {
@@ -48,9 +49,14 @@ impl TunnelState {
         if lane.is_stopped || !lane.head.is_empty() || !lane.unsent.is_empty() || credit == 0 {
             return self.give_up_turn(stream_id, turn);
         }
-        if lane.is_urgent == bulk {
-            lane.is_urgent = !bulk;
-            quic.streams.set_urgency(id, lane.urgency());
+        let urgency = match haste {
+            Haste::Interactive => Urgency::Urgent,
+            Haste::Answer => Urgency::Soon,
+            Haste::Bulk => Urgency::Bulk,
+        };
+        if lane.urgency != urgency {
+            lane.urgency = urgency;
+            quic.streams.set_urgency(id, urgency);
         }
         let others_wait = !self.outbox.scheduler.is_empty();
         let must_wait = match (quic.room, turn) {

@@ -553,6 +553,42 @@ fn a_peer_that_is_gone_is_noticed_after_bytes_have_moved() {
 }
 
 #[test]
+fn a_short_answer_does_not_wait_for_the_bytes_of_a_download() {
+    task::block_on(async {
+        let (client, server, line) = Line::between().await;
+        raise_window(&server);
+        let policy = Policy::new(
+            Version::Two,
+            PeerRole::Server { streams: 10 },
+            Duration::from_secs(60),
+        );
+        let client = End::with(client, policy);
+        let peer = Peer::new(server);
+        let header = |number| StreamHeader {
+            window: 4 * 1024 * 1024,
+            ..header(number, 0)
+        };
+        let asking = peer.open(&header(1).encode()).await;
+        let mut answering = client.opened().await;
+        peer.open(&header(2).encode()).await;
+        let mut download = client.opened().await;
+        // It has sent much for a keystroke, and is asked again.
+        answering.write_all(&noise(1, 40 * 1024)).await.unwrap();
+        peer.write(asking, b"?");
+        until(|| answering.backlog_len() == 1).await;
+        // Nothing is acknowledged any more, so that the connection takes little.
+        line.longest.store(0, Ordering::SeqCst);
+        let piece = noise(2, 64 * 1024);
+        while future::poll_once(download.write(&piece)).await.is_some() {}
+        for _ in 0..4 {
+            let written = future::poll_once(answering.write(&piece[..2048])).await;
+            assert_eq!(written.unwrap().unwrap(), 2048);
+        }
+        assert!(future::poll_once(download.write(&piece)).await.is_none());
+    });
+}
+
+#[test]
 fn a_lost_packet_of_one_stream_holds_up_no_other() {
     task::block_on(async {
         let (client, server, line) = Line::between().await;
