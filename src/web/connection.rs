@@ -4,31 +4,49 @@ use super::answer::Answer;
 use super::api::{self, Call, Route};
 use super::files;
 use super::login::LoginError;
+use super::places::{Place, Places};
 use super::request::{self, HeadError, RequestHead, MAX_HEAD};
 use super::site::{Site, SiteSettings};
-use crate::collections::HashMap;
 use crate::net::http::hosts::AllowedHosts;
 use crate::net::tls;
-use crate::net::{network_of, timeout, with_read_buf, Conn, Listener, Shutdown, Socket};
-use crate::sync::Mutex;
-use async_lock::{Semaphore, SemaphoreGuardArc};
+use crate::net::{timeout, with_read_buf, Conn, Listener, Shutdown, Socket};
+use async_lock::Semaphore;
 use std::future::poll_fn;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{ready, Poll};
 use std::time::Duration;
 
-/// Maximum number of concurrent connections; others wait to be accepted.
+/// Maximum number of concurrent connections, with those that have made way for others and are about to close;
+/// others wait to be accepted.
 const MAX_CONNECTIONS: usize = 64;
-/// Maximum number of concurrent connections of one address, for IPv6 of one /64; others are closed.
-const MAX_OF_ADDRESS: usize = 32;
-/// Maximum number of requests of a connection.
-const MAX_REQUESTS: u32 = 200;
-/// Time that a connection may rest before its next request.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
-/// Time that a head, or a body, has to come; also the time for a handshake of TLS.
-const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time that a handshake of TLS has.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a connection may do.
+struct Bounds {
+    /// Maximum number of requests.
+    requests: u32,
+    /// Time that the connection may rest before its next request.
+    idle: Duration,
+    /// Time that a head, or a body, has to come.
+    receive: Duration,
+}
+
+/// Bounds of a connection that has shown no login.
+const OPEN: Bounds = Bounds {
+    requests: 20,
+    idle: Duration::from_secs(5),
+    receive: Duration::from_secs(5),
+};
+/// Bounds of one that has shown a login.
+const SIGNED_IN: Bounds = Bounds {
+    requests: 200,
+    idle: Duration::from_secs(15),
+    receive: Duration::from_secs(10),
+};
+
 /// Time that an answer has to be taken.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time that a connection has to close.
@@ -42,27 +60,7 @@ const MAX_BODY: usize = 1024 * 1024;
 pub struct Connections {
     site: Arc<Site>,
     stop: Shutdown,
-    places: Arc<Semaphore>,
-    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-/// The place of a connection.
-struct Place {
-    _place: SemaphoreGuardArc,
-    network: IpAddr,
-    addresses: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut addresses = self.addresses.lock();
-        if let Some(count) = addresses.get_mut(&self.network) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                addresses.remove(&self.network);
-            }
-        }
-    }
+    places: Places,
 }
 
 impl Connections {
@@ -71,45 +69,31 @@ impl Connections {
         Self {
             site,
             stop,
-            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
-            addresses: Arc::default(),
+            places: Places::default(),
         }
     }
 
     /// Accepts connections until `stop` is triggered.
     pub async fn accept(self, listener: Arc<Listener>) {
         let accepting = async {
+            let open = Arc::new(Semaphore::new(MAX_CONNECTIONS));
             loop {
-                let place = self.places.acquire_arc().await;
+                let permit = open.acquire_arc().await;
                 let (socket, peer) = listener.accept().await;
-                if let Some(place) = self.place(place, peer.ip()) {
-                    let (site, stop) = (self.site.clone(), self.stop.clone());
-                    crate::net::spawn(async move {
-                        if let Err(e) = Box::pin(serve(&site, socket, peer, &stop)).await {
-                            log::debug!("{peer}: the web page: {e}");
-                        }
-                        drop(place);
-                    });
-                }
+                let place = self.places.enter(peer.ip());
+                let (site, stop) = (self.site.clone(), self.stop.clone());
+                crate::net::spawn(async move {
+                    let serving = Box::pin(serve(&site, socket, peer, &place, &stop));
+                    match place.end.or(serving).await {
+                        Some(Ok(())) => {}
+                        Some(Err(e)) => log::debug!("{peer}: the web page: {e}"),
+                        None => log::debug!("{peer}: the web page: made way for another one"),
+                    }
+                    drop((place, permit));
+                });
             }
         };
         self.stop.or::<()>(accepting).await;
-    }
-
-    /// Counts a connection of an address; `None` if it has too many.
-    fn place(&self, place: SemaphoreGuardArc, ip: IpAddr) -> Option<Place> {
-        let network = network_of(ip);
-        let mut addresses = self.addresses.lock();
-        let count = addresses.entry(network).or_default();
-        if *count >= MAX_OF_ADDRESS {
-            return None;
-        }
-        *count = count.saturating_add(1);
-        Some(Place {
-            _place: place,
-            network,
-            addresses: self.addresses.clone(),
-        })
     }
 }
 
@@ -117,6 +101,7 @@ async fn serve(
     site: &Arc<Site>,
     socket: Socket,
     peer: SocketAddr,
+    place: &Place,
     stop: &Shutdown,
 ) -> io::Result<()> {
     let settings = site.settings.get();
@@ -131,7 +116,9 @@ async fn serve(
                     false => acceptor.accept(socket).await.map(|conn| (conn, false)),
                 }
             };
-            let (conn, is_plain) = timeout(RECEIVE_TIMEOUT, shaking).await.ok_or_else(late)??;
+            let (conn, is_plain) = timeout(HANDSHAKE_TIMEOUT, shaking)
+                .await
+                .ok_or_else(late)??;
             if is_plain {
                 let why = "This page is at https:// with the same host and port.";
                 send(&conn, &Answer::error(400, why).closing(), false).await?;
@@ -144,9 +131,11 @@ async fn serve(
     let is_tls = settings.acceptor.is_some();
     drop(settings);
     let mut held = Vec::new();
-    for count in 1..=MAX_REQUESTS {
+    let (mut count, mut bounds) = (0_u32, &OPEN);
+    loop {
+        count = count.saturating_add(1);
         if held.is_empty() {
-            let resting = timeout(IDLE_TIMEOUT, read_more(&conn, &mut held, MAX_HEAD));
+            let resting = timeout(bounds.idle, read_more(&conn, &mut held, MAX_HEAD));
             match stop.or(resting).await.flatten() {
                 Some(Ok(1..)) => {}
                 Some(Err(e)) => return Err(e),
@@ -154,10 +143,7 @@ async fn serve(
             }
         }
         let settings = site.settings.get();
-        let reading = timeout(
-            RECEIVE_TIMEOUT,
-            read_head(&conn, &mut held, &settings.hosts),
-        );
+        let reading = timeout(bounds.receive, read_head(&conn, &mut held, &settings.hosts));
         let head = match reading.await {
             Some(Ok(Some(Ok(head)))) => head,
             Some(Ok(Some(Err(wrong)))) => {
@@ -173,16 +159,19 @@ async fn serve(
             }
         };
         let to_head = head.method == request::Method::Head;
-        let closes = head.closes || count == MAX_REQUESTS || stop.is_triggered();
-        let exchange = Exchange {
+        let closes = head.closes || stop.is_triggered();
+        let mut exchange = Exchange {
             site,
             settings: &settings,
             conn: &conn,
             peer,
             is_tls,
+            place,
+            bounds,
         };
         let mut answer = exchange.answer(head, &mut held).await?;
-        answer.closes |= closes;
+        bounds = exchange.bounds;
+        answer.closes |= closes || count >= bounds.requests;
         send(&conn, &answer, to_head).await?;
         if answer.closes {
             break;
@@ -238,6 +227,8 @@ struct Exchange<'a> {
     conn: &'a Conn,
     peer: SocketAddr,
     is_tls: bool,
+    place: &'a Place,
+    bounds: &'static Bounds,
 }
 
 /// What a request shows of the one that sends it.
@@ -252,7 +243,7 @@ enum Access {
 
 impl Exchange<'_> {
     /// Reads the body of a request, if it is needed, and answers it.
-    async fn answer(&self, head: RequestHead, held: &mut Vec<u8>) -> io::Result<Answer> {
+    async fn answer(&mut self, head: RequestHead, held: &mut Vec<u8>) -> io::Result<Answer> {
         let path: Vec<&str> = head.path.iter().map(String::as_str).collect();
         let route = match path.first() {
             Some(&"api") => Route::find(head.method, &path),
@@ -271,7 +262,11 @@ impl Exchange<'_> {
         };
         let most = match access {
             Access::Open => MAX_OPEN_BODY,
-            _ => MAX_BODY,
+            Access::Session(_) | Access::Password => {
+                self.place.sign_in();
+                self.bounds = &SIGNED_IN;
+                MAX_BODY
+            }
         };
         if head.length > most {
             let why = format!("The body is longer than {most} bytes.");
@@ -347,7 +342,7 @@ impl Exchange<'_> {
             }
             io::Result::Ok(())
         };
-        match timeout(RECEIVE_TIMEOUT, reading).await {
+        match timeout(self.bounds.receive, reading).await {
             Some(read) => read?,
             None => return Ok(None),
         }

@@ -9,6 +9,7 @@ mod connection;
 mod files;
 pub(crate) mod history;
 mod login;
+mod places;
 mod reports;
 pub(crate) mod request;
 pub(crate) mod role;

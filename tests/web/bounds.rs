@@ -1,7 +1,7 @@
 //! What others can make the page hold, and that it serves meanwhile.
 
 use crate::common::eventually;
-use crate::common::visitor::{connect, read_answer, read_to_end};
+use crate::common::visitor::{connect, connect_from, read_answer, read_to_end};
 use crate::page::{password_line, send, Paged, BASIC};
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -100,7 +100,7 @@ fn one_address_has_a_bounded_number_of_connections_and_others_are_served() {
     let open = page.gt.fds();
     assert!(open < 100, "{open} descriptors");
     let other = "127.0.0.2".parse().expect("an address");
-    let mut stream = crate::common::visitor::connect_from(other, page.addr);
+    let mut stream = connect_from(other, page.addr);
     stream
         .write_all(head(&page, "GET /api/status", BASIC).as_bytes())
         .expect("send");
@@ -120,6 +120,27 @@ fn one_address_has_a_bounded_number_of_connections_and_others_are_served() {
         let _ = stream.read_to_end(&mut bytes);
         bytes.starts_with(b"HTTP/1.1 200").then_some(())
     });
+}
+
+#[test]
+fn two_addresses_take_no_place_of_others() {
+    let page = page();
+    // One that is signed in, and goes on.
+    let mut signed_in = connect(page.addr);
+    let request = head(&page, "GET /api/status", BASIC);
+    signed_in.write_all(request.as_bytes()).expect("send");
+    assert_eq!(read_answer(&mut signed_in).status, 200);
+    let from = |n: u8| std::net::Ipv4Addr::new(127, 0, 0, n);
+    let mut held: Vec<TcpStream> = Vec::new();
+    for n in 0..80 {
+        held.push(connect_from(from(1 + n % 2), page.addr));
+    }
+    let mut other = connect_from(from(3), page.addr);
+    other.write_all(request.as_bytes()).expect("send");
+    assert_eq!(read_answer(&mut other).status, 200);
+    signed_in.write_all(request.as_bytes()).expect("send");
+    assert_eq!(read_answer(&mut signed_in).status, 200);
+    assert!(page.gt.fds() < 100, "{} descriptors", page.gt.fds());
 }
 
 #[test]
@@ -163,8 +184,8 @@ fn a_connection_carries_several_requests_and_pipelined_ones() {
 #[test]
 fn slow_senders_are_cut_and_hold_up_no_other() {
     let page = page();
-    // Ten that never end their heads, and ten that never end their bodies.
-    let mut slow: Vec<TcpStream> = (0..20)
+    // Six that never end their heads, and six that never end their bodies.
+    let mut slow: Vec<TcpStream> = (0..12)
         .map(|n| {
             let mut stream = connect(page.addr);
             let bytes = match n % 2 {
