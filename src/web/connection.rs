@@ -235,7 +235,7 @@ struct Exchange<'a> {
 enum Access {
     /// Nothing; what it asks for is open to all.
     Open,
-    /// A session with this cookie.
+    /// A session with this cookie, and its token.
     Session(String),
     /// The name and the password.
     Password,
@@ -260,7 +260,7 @@ impl Exchange<'_> {
             Ok(access) => access,
             Err(answer) => return self.without_body(&head, held, answer).await,
         };
-        let most = match access {
+        let most = match &access {
             Access::Open => MAX_OPEN_BODY,
             Access::Session(_) | Access::Password => {
                 self.place.sign_in();
@@ -294,9 +294,11 @@ impl Exchange<'_> {
                 }
             },
         };
-        let cookie = match access {
-            Access::Session(cookie) => Some(cookie),
-            Access::Open | Access::Password => None,
+        let cookies = match access {
+            Access::Session(cookie) => vec![cookie],
+            // A login takes over the cookie of the browser's other tabs.
+            Access::Open => self.cookies(&head).cloned().collect(),
+            Access::Password => Vec::new(),
         };
         let call = Call {
             admin: self.settings.admin.clone(),
@@ -304,7 +306,7 @@ impl Exchange<'_> {
             query: head.query,
             body,
             if_match: head.if_match,
-            cookie,
+            cookies,
             peer: self.peer,
             is_tls: self.is_tls,
         };
@@ -374,20 +376,21 @@ impl Exchange<'_> {
                 Err(e) => Err(refusal(e, self.settings.admin.has_password())),
             };
         }
-        let mut cookies = head.cookies.iter();
-        let cookie = cookies.find(|(name, _)| *name == self.site.cookie);
-        let session = cookie.and_then(|(_, value)| {
-            let csrf = self.site.sessions.resume(value)?;
-            Some((value, csrf))
-        });
-        let Some((cookie, csrf)) = session else {
-            return Err(Answer::error(401, "Sign in first."));
-        };
-        if !is_safe && head.csrf.as_deref() != Some(csrf.as_str()) {
-            let why = "The request lacks the session's token in the field X-CSRF-Token.";
-            return Err(Answer::error(403, why));
+        // Without the token, the cookie is worth nothing: other ports of the host get it, too.
+        let token = head.csrf.as_deref().unwrap_or_default();
+        let mut cookies = self.cookies(head);
+        match cookies.find(|cookie| self.site.sessions.resume(cookie, token)) {
+            Some(cookie) => Ok(Access::Session(cookie.clone())),
+            None => Err(Answer::error(401, "Sign in first.")),
         }
-        Ok(Access::Session(cookie.clone()))
+    }
+
+    /// Returns the values of cookies that may be those of a session. Other services of the host may have set one
+    /// with the name, too.
+    fn cookies<'h>(&self, head: &'h RequestHead) -> impl Iterator<Item = &'h String> + use<'h, '_> {
+        let cookies = head.cookies.iter();
+        let named = cookies.filter(|(name, _)| *name == self.site.cookie);
+        named.map(|(_, value)| value)
     }
 }
 

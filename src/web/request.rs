@@ -63,7 +63,7 @@ pub struct RequestHead {
     pub login: Option<BasicLogin>,
     /// Whether the request has any field Authorization.
     pub has_authorization: bool,
-    /// The token that shows that the page itself sends the request.
+    /// The token of a session, which only the page itself knows.
     pub csrf: Option<String>,
     /// The version of the configuration that the request changes.
     pub if_match: Option<String>,

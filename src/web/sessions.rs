@@ -1,5 +1,6 @@
-//! The sessions of those that have signed in: a cookie for each, and a token that shows that the page itself
-//! sends a request. Not the login.
+//! The sessions of those that have signed in: a cookie for each browser, and a token for each of its tabs. Browsers
+//! send the cookie to all ports of a host, so other services of the host may learn it; the token is told to the
+//! page alone, and only when the session begins. Not the login.
 
 use crate::net::clock;
 use crate::net::tls::fill_random;
@@ -25,9 +26,10 @@ pub struct Sessions(Mutex<Vec<Session>>);
 /// A session as it is kept, and handed over to another process. The times are Unix times in seconds.
 #[derive(Clone, Serialize, Deserialize)]
 struct Session {
-    /// The digest of the cookie's value, which is not kept.
-    digest: String,
-    csrf: String,
+    /// The digest of the cookie's value, which is not kept. The tabs of a browser have the same cookie.
+    cookie: String,
+    /// The digest of the token, which is not kept either.
+    token: String,
     begun: u64,
     used: u64,
 }
@@ -36,17 +38,24 @@ struct Session {
 pub struct NewSession {
     /// The value of the cookie.
     pub cookie: String,
-    /// The token for requests that change something.
+    /// The token for all of its requests.
     pub csrf: String,
 }
 
 impl Sessions {
-    /// Begins a session. Fails if the system has no random numbers.
-    pub fn begin(&self) -> io::Result<NewSession> {
-        let (cookie, csrf) = (random_text()?, random_text()?);
+    /// Begins a session. A browser that shows the cookie of a session keeps it, so that its other tabs stay signed
+    /// in. Fails if the system has no random numbers.
+    pub fn begin(&self, shown: &[String]) -> io::Result<NewSession> {
+        let (new, csrf) = (random_text()?, random_text()?);
         let now = now();
         let mut sessions = self.0.lock();
         sessions.retain(|session| session.lasts(now));
+        let mut shown = shown.iter();
+        let known = shown.find(|cookie| {
+            let digest = digest_of(cookie);
+            sessions.iter().any(|it| is_same(&it.cookie, &digest))
+        });
+        let cookie = known.cloned().unwrap_or(new);
         if sessions.len() >= MAX_SESSIONS {
             let oldest = (0..).zip(sessions.iter()).min_by_key(|(_, it)| it.used);
             if let Some((at, _)) = oldest {
@@ -54,29 +63,28 @@ impl Sessions {
             }
         }
         sessions.push(Session {
-            digest: digest_of(&cookie),
-            csrf: csrf.clone(),
+            cookie: digest_of(&cookie),
+            token: digest_of(&csrf),
             begun: now,
             used: now,
         });
         Ok(NewSession { cookie, csrf })
     }
 
-    /// Returns the CSRF token of the session with this cookie, and notes that it is used.
-    pub fn resume(&self, cookie: &str) -> Option<String> {
-        let (digest, now) = (digest_of(cookie), now());
+    /// Whether there is a session with this cookie and token. Notes that it is used.
+    pub fn resume(&self, cookie: &str, token: &str) -> bool {
+        let (cookie, token, now) = (digest_of(cookie), digest_of(token), now());
         let mut sessions = self.0.lock();
         sessions.retain(|session| session.lasts(now));
         let mut all = sessions.iter_mut();
-        let session = all.find(|it| it.digest.as_bytes().ct_eq(digest.as_bytes()).into())?;
-        session.used = now;
-        Some(session.csrf.clone())
+        let session = all.find(|it| is_same(&it.cookie, &cookie) & is_same(&it.token, &token));
+        session.map(|it| it.used = now).is_some()
     }
 
-    /// Ends the session with this cookie.
+    /// Ends the sessions with this cookie: those of a browser.
     pub fn end(&self, cookie: &str) {
         let digest = digest_of(cookie);
-        self.0.lock().retain(|session| session.digest != digest);
+        self.0.lock().retain(|session| session.cookie != digest);
     }
 
     /// Ends all sessions.
@@ -105,6 +113,11 @@ impl Session {
         let is_young = |since: u64, limit: Duration| now.saturating_sub(since) < limit.as_secs();
         is_young(self.used, IDLE_TIMEOUT) && is_young(self.begun, MAX_AGE)
     }
+}
+
+/// Compares digests in constant time.
+fn is_same(one: &str, other: &str) -> bool {
+    one.as_bytes().ct_eq(other.as_bytes()).into()
 }
 
 fn now() -> u64 {
@@ -138,46 +151,74 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_session_lasts_until_it_ends() {
+    fn a_session_lasts_until_it_ends_and_needs_its_cookie_and_its_token() {
         let sessions = Sessions::default();
-        let one = sessions.begin().unwrap();
-        let other = sessions.begin().unwrap();
-        assert_eq!(sessions.resume(&one.cookie), Some(one.csrf));
-        assert_eq!(sessions.resume("no such cookie"), None);
+        let one = sessions.begin(&[]).unwrap();
+        let other = sessions.begin(&["no such cookie".to_owned()]).unwrap();
+        assert!(sessions.resume(&one.cookie, &one.csrf));
+        for (cookie, token) in [
+            ("no such cookie", one.csrf.as_str()),
+            (&one.cookie, ""),
+            (&one.cookie, &other.csrf),
+            (&one.cookie, &one.cookie),
+            (&other.cookie, &one.csrf),
+        ] {
+            assert!(!sessions.resume(cookie, token));
+        }
         let successor = Sessions::default();
-        successor.import(&sessions.export());
+        let exported = sessions.export();
+        let text = String::from_utf8(exported.clone()).unwrap();
+        assert!(!text.contains(&one.cookie) && !text.contains(&one.csrf));
+        successor.import(&exported);
         sessions.end(&one.cookie);
-        assert_eq!(sessions.resume(&one.cookie), None);
-        assert!(sessions.resume(&other.cookie).is_some());
-        assert!(successor.resume(&one.cookie).is_some());
+        assert!(!sessions.resume(&one.cookie, &one.csrf));
+        assert!(sessions.resume(&other.cookie, &other.csrf));
+        assert!(successor.resume(&one.cookie, &one.csrf));
         successor.import(b"no sessions");
         successor.end_all();
-        assert!(successor.resume(&one.cookie).is_none());
+        assert!(!successor.resume(&one.cookie, &one.csrf));
+    }
+
+    #[test]
+    fn tabs_of_a_browser_share_a_cookie_and_have_their_own_tokens() {
+        let sessions = Sessions::default();
+        let one = sessions.begin(&[]).unwrap();
+        let shown = ["that of another page".to_owned(), one.cookie.clone()];
+        let two = sessions.begin(&shown).unwrap();
+        assert_eq!(one.cookie, two.cookie);
+        assert_ne!(one.csrf, two.csrf);
+        assert!(sessions.resume(&one.cookie, &one.csrf));
+        assert!(sessions.resume(&two.cookie, &two.csrf));
+        sessions.end(&two.cookie);
+        assert!(!sessions.resume(&one.cookie, &one.csrf));
+        // A cookie without a session is not taken over.
+        let three = sessions.begin(&[one.cookie.clone()]).unwrap();
+        assert_ne!(one.cookie, three.cookie);
     }
 
     #[test]
     fn many_sessions_take_bounded_memory_and_old_ones_end() {
         let sessions = Sessions::default();
-        let first = sessions.begin().unwrap();
+        let first = sessions.begin(&[]).unwrap();
         for _ in 0..100 {
-            sessions.begin().unwrap();
+            sessions.begin(&[]).unwrap();
         }
         assert_eq!(sessions.0.lock().len(), MAX_SESSIONS);
-        assert_eq!(sessions.resume(&first.cookie), None);
-        let last = sessions.begin().unwrap();
+        assert!(!sessions.resume(&first.cookie, &first.csrf));
+        let last = sessions.begin(&[]).unwrap();
         sessions
             .0
             .lock()
             .iter_mut()
             .for_each(|it| it.used -= IDLE_TIMEOUT.as_secs());
-        assert_eq!(sessions.resume(&last.cookie), None);
+        assert!(!sessions.resume(&last.cookie, &last.csrf));
         assert!(sessions.0.lock().is_empty());
-        let last = sessions.begin().unwrap();
+        let last = sessions.begin(&[]).unwrap();
         sessions
             .0
             .lock()
             .iter_mut()
             .for_each(|it| it.begun -= MAX_AGE.as_secs());
-        assert_eq!(sessions.resume(&last.cookie), None);
+        assert!(!sessions.resume(&last.cookie, &last.csrf));
     }
 }

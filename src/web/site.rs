@@ -32,7 +32,7 @@ pub struct Site {
     pub editing: async_lock::Mutex<()>,
     /// Checks whether a role could run.
     pub check_role: CheckRole,
-    /// The name of the cookie of a session: browsers send those of one host to all of its ports.
+    /// The name of the cookie of sessions: browsers send those of one host to all of its ports.
     pub cookie: String,
     roles: Mutex<Vec<Arc<dyn RoleView>>>,
 }

@@ -57,7 +57,7 @@ fn a_password_signs_in_and_nothing_else_does() {
     page.gt
         .wait_for("INF the web page: admin from 127.0.0.1 has signed in");
     let signed = Signed::of(&answer);
-    let status = page.send("GET", "/api/status", &signed.cookie_field(), "");
+    let status = page.send("GET", "/api/status", &signed.fields(), "");
     assert_eq!(status.status, 200);
     assert_eq!(
         page.send("GET", "/api/status", "Cookie: gt-1=x\r\n", "")
@@ -74,8 +74,7 @@ fn a_password_signs_in_and_nothing_else_does() {
     let out = page.send("POST", "/api/logout", &signed.fields(), "");
     assert_eq!(out.status, 200, "{}", out.text());
     assert_eq!(
-        page.send("GET", "/api/status", &signed.cookie_field(), "")
-            .status,
+        page.send("GET", "/api/status", &signed.fields(), "").status,
         401
     );
 }
@@ -106,8 +105,7 @@ fn a_link_signs_in_once_and_a_reload_makes_another() {
     assert_ne!(page.link(), link);
     page.sign_in();
     assert_eq!(
-        page.send("GET", "/api/status", &signed.cookie_field(), "")
-            .status,
+        page.send("GET", "/api/status", &signed.fields(), "").status,
         200
     );
 }
@@ -132,8 +130,7 @@ fn guesses_are_locked_out_and_sessions_go_on() {
     assert_eq!(late.status, 429, "{}", late.text());
     assert!(late.head.contains("Retry-After: "), "{}", late.head);
     assert_eq!(
-        page.send("GET", "/api/status", &signed.cookie_field(), "")
-            .status,
+        page.send("GET", "/api/status", &signed.fields(), "").status,
         200
     );
     let guess = "Authorization: Basic YWRtaW46d3Jvbmc=\r\n";
@@ -175,8 +172,8 @@ fn changes_need_the_token_and_come_from_the_page_itself() {
     let signed = page.sign_in();
     let cookie = signed.cookie_field();
     let status = |fields: &str| page.send("POST", "/api/reload", fields, "").status;
-    assert_eq!(status(&cookie), 403);
-    assert_eq!(status(&format!("{cookie}X-CSRF-Token: x\r\n")), 403);
+    assert_eq!(status(&cookie), 401);
+    assert_eq!(status(&format!("{cookie}X-CSRF-Token: x\r\n")), 401);
     assert_eq!(
         status(&format!(
             "{}Origin: http://evil.example\r\n",
@@ -217,6 +214,48 @@ fn changes_need_the_token_and_come_from_the_page_itself() {
     let page = with_password();
     let cross = format!("{BASIC}Sec-Fetch-Site: cross-site\r\n");
     assert_eq!(page.send("POST", "/api/reload", &cross, "").status, 403);
+}
+
+/// Browsers send cookies to all ports of a host: a service at another port may know that of the page.
+#[test]
+fn the_cookie_alone_is_worth_nothing() {
+    let mut page = without_password();
+    let signed = page.sign_in();
+    for path in ["/api/session", "/api/status", "/api/config", "/api/log"] {
+        let answer = page.send("GET", path, &signed.cookie_field(), "");
+        assert_eq!(answer.status, 401, "{path}");
+        assert!(!answer.text().contains(&signed.csrf), "{path}");
+        let token = format!("X-CSRF-Token: {}\r\n", signed.csrf);
+        assert_eq!(page.send("GET", path, &token, "").status, 401, "{path}");
+        let answer = page.send("GET", path, &signed.fields(), "");
+        assert_eq!(answer.status, 200, "{path}");
+        assert!(!answer.text().contains(&signed.csrf), "{path}");
+    }
+    // Nor does one that another service has set with the same name keep the session's from being found.
+    let name = signed.cookie.split_once('=').expect("a cookie").0;
+    let fields = format!("Cookie: {name}=other\r\n{}", signed.fields());
+    assert_eq!(page.send("GET", "/api/status", &fields, "").status, 200);
+}
+
+#[test]
+fn a_second_tab_signs_in_and_the_first_one_goes_on() {
+    let page = with_password();
+    let first = Signed::of(&login(&page, "admin", "secret"));
+    let body = serde_json::json!({"admin": "admin", "password": "secret"}).to_string();
+    let second = page.send("POST", "/api/login", &first.cookie_field(), &body);
+    let second = Signed::of(&second);
+    assert_eq!(first.cookie, second.cookie);
+    assert_ne!(first.csrf, second.csrf);
+    for tab in [&first, &second] {
+        let answer = page.send("GET", "/api/status", &tab.fields(), "");
+        assert_eq!(answer.status, 200);
+    }
+    let out = page.send("POST", "/api/logout", &second.fields(), "");
+    assert_eq!(out.status, 200, "{}", out.text());
+    for tab in [&first, &second] {
+        let answer = page.send("GET", "/api/status", &tab.fields(), "");
+        assert_eq!(answer.status, 401, "signing out is for all tabs");
+    }
 }
 
 #[test]
@@ -355,7 +394,7 @@ fn another_password_ends_sessions_and_the_same_one_does_not() {
     let signed = page.sign_in();
     page.gt.reload();
     assert_eq!(
-        page.send("GET", "/api/session", &signed.cookie_field(), "")
+        page.send("GET", "/api/session", &signed.fields(), "")
             .status,
         200
     );
@@ -364,7 +403,7 @@ fn another_password_ends_sessions_and_the_same_one_does_not() {
         .file("gt.yaml", format!("{text}{}", password_line()));
     page.gt.reload();
     assert_eq!(
-        page.send("GET", "/api/session", &signed.cookie_field(), "")
+        page.send("GET", "/api/session", &signed.fields(), "")
             .status,
         401
     );

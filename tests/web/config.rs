@@ -222,7 +222,7 @@ fn flags_have_no_file_to_change() {
         &format!("{{\"link\": \"{link}\"}}"),
     );
     let signed = crate::page::Signed::of(&answer);
-    let get = |path: &str| crate::page::send(addr, "GET", path, &signed.cookie_field(), "");
+    let get = |path: &str| crate::page::send(addr, "GET", path, &signed.fields(), "");
     assert_eq!(get("/api/config").status, 409);
     assert_eq!(get("/api/server/users").status, 409);
     assert_eq!(get("/api/status").status, 200);

@@ -115,8 +115,8 @@ pub struct Call {
     pub body: Value,
     /// The version of the configuration that is to be changed.
     pub if_match: Option<String>,
-    /// The cookie of the session; `None` with a password, and of a call that is open to all.
-    pub cookie: Option<String>,
+    /// The cookie of the session; those that a login shows; none with a password.
+    pub cookies: Vec<String>,
     /// Where the call comes from.
     pub peer: SocketAddr,
     pub is_tls: bool,
@@ -234,7 +234,7 @@ pub async fn answer(site: &Arc<Site>, route: Route, call: Call) -> Answer {
     match route {
         Route::Login => session::login(site, &call).await,
         Route::Logout => session::logout(site, &call),
-        Route::Session => session::session(site, &call),
+        Route::Session => session::session(&call),
         Route::Status => process::status(site).await,
         Route::Log => process::log(&call),
         Route::History => process::history(site),

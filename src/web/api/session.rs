@@ -35,7 +35,7 @@ pub async fn login(site: &Arc<Site>, call: &Call) -> Answer {
         }
         Err(e) => return refusal(e, call.admin.has_password()),
     }
-    let session = match site.sessions.begin() {
+    let session = match site.sessions.begin(&call.cookies) {
         Ok(session) => session,
         Err(e) => return Answer::error(500, format!("No session can begin: {e}.")),
     };
@@ -49,9 +49,9 @@ pub async fn login(site: &Arc<Site>, call: &Call) -> Answer {
     Answer::json(200, &body).with("Set-Cookie", &cookie)
 }
 
-/// Ends the session.
+/// Ends the sessions of the browser.
 pub fn logout(site: &Site, call: &Call) -> Answer {
-    let Some(cookie) = &call.cookie else {
+    let Some(cookie) = call.cookies.first() else {
         return Answer::error(400, "There is no session: the call has a password.");
     };
     site.sessions.end(cookie);
@@ -64,8 +64,7 @@ pub fn logout(site: &Site, call: &Call) -> Answer {
     Answer::done().with("Set-Cookie", &cookie)
 }
 
-/// Tells who is signed in, and the token for changes.
-pub fn session(site: &Site, call: &Call) -> Answer {
-    let csrf = call.cookie.as_ref().and_then(|it| site.sessions.resume(it));
-    Answer::json(200, &json!({"admin": call.admin.name(), "csrf": csrf}))
+/// Tells the name of the one that is signed in.
+pub fn session(call: &Call) -> Answer {
+    Answer::json(200, &json!({"admin": call.admin.name()}))
 }

@@ -124,11 +124,19 @@ function sentence(it) { return it.error || String(it.message || it); }
 
 // ---- The API -----------------------------------------------------------------------------------------------
 
-var csrf = null;
+// The session needs this token besides its cookie, which the browser sends to all ports of the host. It lasts as long
+// as the tab.
+var token = null;
+try { token = sessionStorage.getItem("gt"); } catch (_) {}
+
+function keep(text) {
+  token = text;
+  try { if (text) sessionStorage.setItem("gt", text); else sessionStorage.removeItem("gt"); } catch (_) {}
+}
 
 function call(method, path, body, headers) {
   var options = { method: method, headers: headers || {}, credentials: "same-origin", cache: "no-store" };
-  if (method !== "GET" && csrf) options.headers["X-CSRF-Token"] = csrf;
+  if (token) options.headers["X-CSRF-Token"] = token;
   if (body !== undefined) {
     options.headers["Content-Type"] = "application/json";
     options.body = JSON.stringify(body);
@@ -835,7 +843,7 @@ function go() {
 function signedOut() {
   clearTimeout(timer);
   shown++;
-  csrf = status = null;
+  keep(status = null);
   $("top").hidden = true;
   var name = h("input", { type: "text", autocomplete: "username", required: true, value: "admin" });
   var password = h("input", { type: "password", autocomplete: "current-password", required: true });
@@ -852,7 +860,7 @@ function signedOut() {
 }
 
 function signedIn(session) {
-  csrf = session.csrf;
+  if (session.csrf) keep(session.csrf);
   return call("GET", "status").then(function (found) {
     status = found;
     $("top").hidden = false;
@@ -870,6 +878,8 @@ var once_ = /^#link=([0-9a-f]+)$/.exec(location.hash);
 if (once_) {
   history.replaceState(null, "", location.pathname);
   call("POST", "login", { link: once_[1] }).then(signedIn, function (e) { signedOut(); notice(sentence(e)); });
+} else if (!token) {
+  signedOut();
 } else {
   call("GET", "session").then(signedIn, function (e) { if (e.status !== 401) { signedOut(); notice(sentence(e)); } });
 }
