@@ -12,6 +12,11 @@ const MAX_FILE: u64 = 64 * 1024;
 /// Reads a regular file of at most 64 KiB. Does not wait for the writer of a FIFO, and does not read a device,
 /// which may have no end.
 pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
+    read_up_to(path, MAX_FILE)
+}
+
+/// Reads a regular file like [`read`], of at most `most` bytes.
+pub(crate) fn read_up_to(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     // Opening a device may have an effect, so this comes before it.
     check_kind(fs::metadata(path)?.is_file())?;
     let flags = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or_default();
@@ -20,7 +25,7 @@ pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
         .custom_flags(flags)
         .open(path)?;
     check_kind(file.metadata()?.is_file())?;
-    read_all(file)
+    read_all(file, most)
 }
 
 fn check_kind(is_file: bool) -> io::Result<()> {
@@ -30,11 +35,14 @@ fn check_kind(is_file: bool) -> io::Result<()> {
     }
 }
 
-fn read_all(file: File) -> io::Result<Vec<u8>> {
+fn read_all(file: File, most: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let length = file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    match length as u64 > MAX_FILE {
-        true => Err(invalid("it is too long, more than 64 KiB")),
+    let length = file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    match length as u64 > most {
+        true => Err(invalid(&format!(
+            "it is too long, more than {} KiB",
+            most / 1024
+        ))),
         false => Ok(bytes),
     }
 }

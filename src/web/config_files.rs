@@ -77,12 +77,38 @@ impl ConfigFile {
 
     /// Reads the file of users that the configuration names, if it does.
     pub fn of_users(&self) -> Result<Option<Self>, FileError> {
-        let document = Document::parse(&self.path, self.text.clone(), Content::Configuration)?;
-        let named = document.node(&["options", "users"]);
-        let path = named.and_then(|node| node.texts().into_iter().next().map(PathBuf::from));
-        let path = path.filter(|path| !path.as_os_str().is_empty());
+        let path = self.users_named_by(&self.text)?;
         path.map(|path| Self::read(&path, Content::Users))
             .transpose()
+    }
+
+    /// Returns the file of users that a text of the configuration names.
+    fn users_named_by(&self, text: &str) -> Result<Option<PathBuf>, FileError> {
+        let document = Document::parse(&self.path, text.to_owned(), Content::Configuration)?;
+        let named = document.node(&["options", "users"]);
+        let path = named.and_then(|node| node.texts().into_iter().next().map(PathBuf::from));
+        Ok(path.filter(|path| !path.as_os_str().is_empty()))
+    }
+
+    /// Fails if a new text names another file of users: the page shows what is in it, and so do errors about it, so
+    /// it could show any file.
+    fn require_same_users(&self, text: &str) -> Result<(), FileError> {
+        match self.users_named_by(text)? {
+            Some(path) if self.users_named_by(&self.text)?.as_ref() != Some(&path) => {
+                let line = (1..).zip(text.lines()).find(|(_, line)| {
+                    let line = line.trim_start().trim_start_matches(['"', '\'']);
+                    line.starts_with("users") && line.contains(&*path.to_string_lossy())
+                });
+                let line = line.map_or(String::new(), |(line, _)| format!(" line {line}:"));
+                Err(FileError::Wrong(format!(
+                    "{}:{line} options.users: The page opens no other file of users than before: name {} in the file \
+                     on the machine itself, and reload.",
+                    self.path.display(),
+                    path.display()
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn read(path: &Path, content: Content) -> Result<Self, FileError> {
@@ -151,6 +177,7 @@ impl ConfigFile {
     }
 
     fn role(&self, text: &str, users: Option<(PathBuf, String)>) -> Result<RoleConfig, FileError> {
+        self.require_same_users(text)?;
         let argv = std::env::args_os().map(|it| it.to_string_lossy().into_owned());
         let argv: Vec<String> = argv.collect();
         Ok(cli::role_of_text(

@@ -116,6 +116,52 @@ fn a_wrong_text_is_not_saved_and_its_line_is_told() {
 }
 
 #[test]
+fn a_check_shows_nothing_of_other_files() {
+    let page = page();
+    let shown = page.get("/api/config");
+    let (text, etag) = (
+        shown["text"].as_str().expect("a text"),
+        shown["etag"].as_str().expect("a version"),
+    );
+    for (content, option, is_named) in [
+        ("root:x:TOPLINE:0\n", "users: OTHER", true),
+        ("TOPLINE: {speed: TOPLINE}\n", "users: OTHER", true),
+        ("TOPLINE: [\n", "'users': OTHER", true),
+        (
+            "-----BEGIN TOPLINE\n",
+            "tlsAddr: 127.0.0.1:0\n  certFile: OTHER\n  keyFile: OTHER",
+            false,
+        ),
+        (
+            "-----BEGIN CERTIFICATE-----\nTOPLINE\n-----END TOPLINE-----\n",
+            "tlsAddr: 127.0.0.1:0\n  certFile: OTHER\n  keyFile: OTHER",
+            false,
+        ),
+        (
+            "-----BEGIN TOPLINE-----\nAAAA\n",
+            "webCertFile: OTHER\n  webKeyFile: OTHER",
+            false,
+        ),
+    ] {
+        let other = page.scratch.file("other", content);
+        let option = option.replace("OTHER", &other.display().to_string());
+        let edited = text.replace("options:\n", &format!("options:\n  {option}\n"));
+        let body = json!({"text": edited}).to_string();
+        let (_, checked) = page.call("POST", "/api/config/check", &body);
+        let (status, saved) = put(&page, &edited, etag);
+        assert_eq!((&checked["ok"], status), (&json!(false), 422), "{saved}");
+        for answer in [checked, saved] {
+            assert!(!answer.to_string().contains("TOPLINE"), "{answer}");
+            assert_eq!(
+                answer["line"],
+                if is_named { json!(3) } else { json!(null) },
+                "{answer}"
+            );
+        }
+    }
+}
+
+#[test]
 fn a_configuration_without_a_page_is_saved_and_answered() {
     let mut page = page();
     let shown = page.get("/api/config");

@@ -4,7 +4,7 @@
 
 use super::invalid;
 use crate::small_file;
-use async_tls::pki_types::pem::PemObject;
+use async_tls::pki_types::pem::{self, PemObject};
 use async_tls::pki_types::CertificateDer;
 use base64::prelude::{Engine, BASE64_STANDARD};
 use std::io;
@@ -15,6 +15,9 @@ const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// Number of characters in a line of PEM (RFC 7468, section 2).
 const PEM_LINE: usize = 64;
+
+/// Maximum length of a file of certificates in bytes. That of all authorities of the web has 220 KiB.
+const MAX_CERTIFICATES: u64 = 4 * 1024 * 1024;
 
 /// What a file should contain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +31,7 @@ pub(super) fn certificates(path: &Path) -> io::Result<Vec<CertificateDer<'static
     let text = read(path, PemContent::Certificate)?;
     let found: Vec<_> = CertificateDer::pem_slice_iter(&text)
         .collect::<Result<_, _>>()
-        .map_err(|e| not_usable(path, PemContent::Certificate, &text, &e.to_string()))?;
+        .map_err(|e| not_usable(path, PemContent::Certificate, &text, wrong(&e)))?;
     if found.is_empty() {
         let why = "there is no PEM certificate in it";
         return Err(not_usable(path, PemContent::Certificate, &text, why));
@@ -53,7 +56,7 @@ pub(crate) fn pem_of(label: &str, der: &[u8]) -> String {
 
 /// Reads the first private key in the file.
 pub(super) fn private_key(path: &Path) -> io::Result<async_tls::pki_types::PrivateKeyDer<'static>> {
-    use async_tls::pki_types::{pem, PrivateKeyDer};
+    use async_tls::pki_types::PrivateKeyDer;
     let text = read(path, PemContent::Key)?;
     if contains(&text, "Proc-Type: 4,ENCRYPTED") {
         return Err(not_usable(path, PemContent::Key, &text, "it is encrypted"));
@@ -62,13 +65,24 @@ pub(super) fn private_key(path: &Path) -> io::Result<async_tls::pki_types::Priva
         pem::Error::NoItemsFound => {
             not_usable(path, PemContent::Key, &text, "there is no PEM key in it")
         }
-        e => not_usable(path, PemContent::Key, &text, &e.to_string()),
+        e => not_usable(path, PemContent::Key, &text, wrong(&e)),
     })
+}
+
+/// Returns what is wrong with a PEM file. The error of the crate quotes the file, which may have a secret in it, or be
+/// none that is meant for gt.
+fn wrong(error: &pem::Error) -> &'static str {
+    match error {
+        pem::Error::MissingSectionEnd { .. } => "a section has no line with END",
+        pem::Error::IllegalSectionStart { .. } => "a line with BEGIN is damaged",
+        pem::Error::Base64Decode(_) => "what is between BEGIN and END is not base64",
+        _ => "it is not PEM",
+    }
 }
 
 fn read(path: &Path, wanted: PemContent) -> io::Result<Vec<u8>> {
     let bytes = match wanted {
-        PemContent::Certificate => std::fs::read(path),
+        PemContent::Certificate => small_file::read_up_to(path, MAX_CERTIFICATES),
         PemContent::Key => small_file::read(path),
     };
     let mut text =
