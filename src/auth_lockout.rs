@@ -61,7 +61,7 @@ impl AuthLockout {
     }
 
     /// Returns all lockouts.
-    #[cfg(all(feature = "server", feature = "web"))]
+    #[cfg(feature = "web")]
     pub fn list(&self) -> Vec<Lockout> {
         let (table, now) = (self.lock(), clock::now());
         let lockouts = table.entries.iter().filter_map(|(network, entry)| {

@@ -231,6 +231,7 @@ impl PoolStatus {
                 "version": it.tunnel.version().name(),
                 "since": began(it.begun),
                 "rtt": it.tunnel.round_trip().map(|time| time.as_secs_f64() * 1e3),
+                "lossPerMille": it.tunnel.loss_per_mille(),
                 "streams": it.tunnel.streams(),
                 "bytesUp": traffic.sent,
                 "bytesDown": traffic.received,

@@ -297,6 +297,15 @@ impl Conn {
         matches!(self, Self::Quic(_))
     }
 
+    /// Returns how many of a thousand packets to the peer are lost; `None` where only the kernel knows.
+    #[cfg(feature = "web")]
+    pub fn loss_per_mille(&self) -> Option<u64> {
+        match self {
+            Self::Quic(stream) => Some(stream.loss_per_mille()),
+            _ => None,
+        }
+    }
+
     /// Returns the name of what carries the connection, as the schemes of `remote`.
     pub fn transport(&self) -> &'static str {
         match self {

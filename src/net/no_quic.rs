@@ -57,6 +57,11 @@ impl QuicStream {
         match *self {}
     }
 
+    #[cfg(feature = "web")]
+    pub fn loss_per_mille(&self) -> u64 {
+        match *self {}
+    }
+
     pub fn local_addr(&self) -> SocketAddr {
         match *self {}
     }

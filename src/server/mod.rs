@@ -8,6 +8,8 @@ mod auth_api;
 pub(crate) mod client_hello;
 mod connection_limit;
 mod counters;
+#[cfg(test)]
+mod crowd;
 mod departed;
 mod error_page;
 mod first_secrets;

@@ -18,6 +18,8 @@ mod registered_client;
 mod requested_hosts;
 mod requested_ports;
 mod reservations;
+#[cfg(feature = "web")]
+mod search;
 mod shared_ports;
 mod snapshot;
 

@@ -255,6 +255,12 @@ impl Tunnel {
         self.0.conn.upgrade()?.congestion()
     }
 
+    /// Returns how many of a thousand packets to the peer are lost; `None` unless QUIC carries the tunnel.
+    #[cfg(feature = "web")]
+    pub fn loss_per_mille(&self) -> Option<u64> {
+        self.0.conn.upgrade()?.loss_per_mille()
+    }
+
     /// Returns what carries the tunnel; `None` once it has ended.
     pub fn transport(&self) -> Option<&'static str> {
         Some(self.0.conn.upgrade()?.transport())

@@ -173,6 +173,11 @@ impl Default for LoginGuard {
 }
 
 impl LoginGuard {
+    /// Returns the failed logins, which scripts with the password count into as well.
+    pub fn lockout(&self) -> &AuthLockout {
+        &self.lockout
+    }
+
     /// Makes another link, and returns what it ends with. Fails if the system has no random numbers.
     pub fn new_link(&self) -> io::Result<String> {
         let text = random_text()?;

@@ -280,6 +280,15 @@ fn a_visitor_is_cut_and_gt_reloads_and_restarts_under_the_page() {
         json!([]),
     );
     page.picture("clients");
+    for (column, sort) in [("Rate", "rate"), ("Ports", "ports"), ("Way", "way")] {
+        page.run(
+            "(await $('th button', args[0])).click(); await $('th button', args[0] + ' ↑');
+             (await $('th button', args[0])).click(); await $('th button', args[0] + ' ↓');
+             const choice = document.querySelector('.narrow select');
+             if (choice.value !== '-' + args[1]) throw new Error(choice.value);",
+            json!([column, sort]),
+        );
+    }
     page.run(
         "(await $('td a', 'home')).click(); await $('h1', 'home'); await $('td', '7 B');",
         json!([]),
@@ -310,6 +319,7 @@ fn a_visitor_is_cut_and_gt_reloads_and_restarts_under_the_page() {
     )));
     page.picture("users");
     for (hash, title) in [
+        ("#/certificates", "Certificates"),
         ("#/lockouts", "Lockouts"),
         ("#/bans", "Bans"),
         ("#/log", "Log"),
@@ -373,13 +383,16 @@ fn the_page_is_small_speaks_chinese_and_needs_no_mouse() {
         json!([]),
     );
     page.chromium.set_dark(true);
-    page.picture("chinese-dark");
     // Everything that can be used has a name, and can be reached.
     for hash in [
         "#/",
         "#/clients",
+        "#/clients/home",
         "#/users",
+        "#/certificates",
         "#/services",
+        "#/bans",
+        "#/lockouts",
         "#/config",
         "#/log",
     ] {
@@ -392,7 +405,15 @@ fn the_page_is_small_speaks_chinese_and_needs_no_mouse() {
             json!([hash]),
         );
         assert_eq!(nameless, json!([]), "{hash}");
+        let name = hash.trim_matches(['#', '/']).replace('/', "-");
+        page.picture(&format!("chinese-dark-{name}"));
     }
+    // A tab that is loaded again stays signed in; without what the tab keeps, the cookie signs nobody in.
+    page.chromium.open(&format!("http://{}/", page.addr));
+    page.run("await $('h1', '概览'); sessionStorage.clear();", json!([]));
+    page.chromium.open(&format!("http://{}/#/log", page.addr));
+    page.chromium.run("location.reload();", json!([]));
+    page.run("await $('button', '登录');", json!([]));
 }
 
 #[test]

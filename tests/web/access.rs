@@ -147,6 +147,34 @@ fn guesses_are_locked_out_and_sessions_go_on() {
     });
 }
 
+#[test]
+fn lockouts_of_the_page_are_listed_and_lifted() {
+    let mut page = with_password();
+    page.get("/api/status");
+    for _ in 0..6 {
+        assert_eq!(status_from(&page, "127.0.0.2", "wrong"), "401");
+    }
+    assert_eq!(status_from(&page, "127.0.0.2", "secret"), "429");
+    let listed = page.get("/api/lockouts");
+    assert_eq!(listed["lockouts"][0]["address"], "127.0.0.2");
+    assert_eq!(listed["lockouts"][0]["failures"], 6);
+    let server = page.get("/api/server/lockouts");
+    assert_eq!(
+        server["lockouts"],
+        serde_json::json!([]),
+        "it is another list"
+    );
+    page.change("DELETE", "/api/lockouts/127.0.0.2", "");
+    page.gt
+        .wait_for("has lifted the lockout of 127.0.0.2 from the web page");
+    assert_eq!(status_from(&page, "127.0.0.2", "secret"), "200");
+    let call = |address: &str| {
+        page.call("DELETE", &format!("/api/lockouts/{address}"), "")
+            .0
+    };
+    assert_eq!((call("127.0.0.2"), call("x")), (404, 400));
+}
+
 /// Returns the status of an answer to an address.
 fn status_from(page: &Paged, from: &str, password: &str) -> String {
     let (login, url) = (

@@ -66,9 +66,19 @@ fn clients_are_searched_sorted_and_cut_into_pages() {
         "-bytesUp",
         "bytesDown",
         "rtt",
+        "way",
+        "names",
+        "-domains",
+        "ports",
+        "-rate",
     ] {
         assert_eq!(ids(&format!("sort={sort}")).0.len(), 30, "{sort}");
     }
+    assert_eq!(ids("limit=1&sort=-names").0, ["user29"]);
+    let by_rate = page.get("/api/server/clients?sort=rate");
+    assert_eq!(by_rate["clients"][0]["rate"], 0);
+    let by_id = page.get("/api/server/clients");
+    assert_eq!(by_id["clients"][0]["rate"], Value::Null);
     for query in ["sort=secret", "offset=-1", "limit=x"] {
         let (status, value) = page.call("GET", &format!("/api/server/clients?{query}"), "");
         assert_eq!(status, 400, "{query}: {value}");

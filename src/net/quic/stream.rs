@@ -237,6 +237,14 @@ impl QuicStream {
         choice.map(|choice| choice.name().to_owned())
     }
 
+    /// Returns how many of a thousand packets to the peer are lost.
+    #[cfg(feature = "web")]
+    pub fn loss_per_mille(&self) -> u64 {
+        let path = self.shared.lock().proto.stats().path;
+        let lost = path.lost_packets.saturating_mul(1000);
+        lost.checked_div(path.sent_packets).unwrap_or(0)
+    }
+
     /// Returns this end's address.
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.local_addr()

@@ -136,51 +136,16 @@ impl Api {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::auth_lockout::AuthLockout;
-    use crate::config::Limits;
+    use crate::server::crowd::{crowd, id_of};
     use crate::server::incoming::ListenerKind;
-    use crate::server::registry::{Login, SCANS, TUNNELS_READ};
-    use crate::server::settings::Settings;
-    use crate::server::users::LoginProof;
-    use crate::tunnel::{PeerRole, Policy, Tunnel};
-    use crate::wire::hello::ServiceSpec;
-    use crate::wire::Version;
+    use crate::server::registry::{SCANS, TUNNELS_READ};
     use async_std::task;
-    use std::net::{TcpListener, TcpStream};
 
     #[test]
     fn pages_about_thousands_of_clients_do_not_block_the_executor() {
         const CLIENTS: usize = 3_000;
-        let lockout = AuthLockout::new(0, Duration::ZERO);
-        let state =
-            Arc::new(ServerState::new(Settings::without_users(), Arc::default(), lockout).unwrap());
-        let target = TcpListener::bind("127.0.0.1:0").unwrap();
-        let addr = target.local_addr().unwrap();
-        let socket = TcpStream::connect(addr).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        let conn = Conn::from(Socket::new(socket, false).unwrap());
-        let policy = Policy::new(Version::One, PeerRole::Client, Duration::from_secs(60));
-        let (tunnel, _inbox) = Tunnel::new(Arc::new(conn), Vec::new(), policy);
-        let limits = Limits::of_one_prefix();
-        for n in 0..CLIENTS {
-            let spec = ServiceSpec::Host {
-                tls: false,
-                prefix: None,
-            };
-            let login = Login {
-                id: &format!("id{n}"),
-                key: &format!("id{n}"),
-                limits: &limits,
-                settings: &state.settings.get(),
-                proof: LoginProof::Known,
-                peer: addr,
-                version: Version::One,
-            };
-            let joined = state.registry.register(&login, vec![Some(spec)], &tunnel);
-            assert!(joined.is_ok());
-            // A reload checks every client, too.
-            assert!(state.registry.enforce(&login).is_ok());
-        }
+        let (state, tunnel) = crowd(CLIENTS);
+        let addr = ([127, 0, 0, 1], 1).into();
         let api = Api::new(
             state,
             None,
@@ -194,8 +159,8 @@ mod tests {
             "{metrics}"
         );
         let clients = task::block_on(api.page(ApiPage::Clients)).bytes(false);
-        assert!(clients.contains("{\"id\": \"id0\""), "{clients}");
-        assert!(clients.contains("\"prefixes\": [\"id0\"]"), "{clients}");
+        assert!(clients.contains("{\"id\": \"id00000\""), "{clients}");
+        assert!(clients.contains("\"prefixes\": [\"id00000\"]"), "{clients}");
         let more = CLIENTS - 1_000;
         assert!(
             clients.ends_with(&format!("\"more\": {more}}}\n")),
@@ -203,7 +168,7 @@ mod tests {
         );
         assert_eq!(TUNNELS_READ.get(), 0);
         for n in 0..CLIENTS {
-            api.state.registry.tunnel_ended(&format!("id{n}"), &tunnel);
+            api.state.registry.tunnel_ended(&id_of(n), &tunnel);
         }
         assert_eq!(
             SCANS.get(),

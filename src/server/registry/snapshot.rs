@@ -61,6 +61,9 @@ pub struct ClientStats {
     /// The address that its latest tunnel has come from.
     #[cfg_attr(not(feature = "web"), allow(dead_code))]
     pub peer: SocketAddr,
+    /// Its bytes per second; only in the order of the web page by rate.
+    #[cfg_attr(not(feature = "web"), allow(dead_code))]
+    pub rate: Option<u64>,
 }
 
 /// Sums over one or several clients.
@@ -279,6 +282,7 @@ impl ClientStats {
             congestion: Vec::new(),
             ways: Vec::new(),
             peer: client.peer,
+            rate: None,
         }
     }
 }

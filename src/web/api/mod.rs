@@ -1,6 +1,7 @@
 //! The API: its routes, and which part answers each. docs/api.md and etc/openapi.yaml describe it.
 
 mod config;
+pub(crate) mod lockouts;
 mod process;
 mod services;
 mod session;
@@ -28,6 +29,8 @@ pub enum Route {
     History,
     Reload,
     Restart,
+    PageLockouts,
+    LiftPageLockout,
     ReadConfig,
     WriteConfig,
     CheckConfig,
@@ -52,7 +55,7 @@ pub enum Route {
 }
 
 /// All routes: the method, the path with the names of its arguments, and what it is for.
-pub const ROUTES: [(Method, &str, Route); 29] = [
+pub const ROUTES: [(Method, &str, Route); 31] = [
     (Method::Post, "/api/login", Route::Login),
     (Method::Post, "/api/logout", Route::Logout),
     (Method::Get, "/api/session", Route::Session),
@@ -61,6 +64,12 @@ pub const ROUTES: [(Method, &str, Route); 29] = [
     (Method::Get, "/api/history", Route::History),
     (Method::Post, "/api/reload", Route::Reload),
     (Method::Post, "/api/restart", Route::Restart),
+    (Method::Get, "/api/lockouts", Route::PageLockouts),
+    (
+        Method::Delete,
+        "/api/lockouts/{address}",
+        Route::LiftPageLockout,
+    ),
     (Method::Get, "/api/config", Route::ReadConfig),
     (Method::Put, "/api/config", Route::WriteConfig),
     (Method::Post, "/api/config/check", Route::CheckConfig),
@@ -240,6 +249,8 @@ pub async fn answer(site: &Arc<Site>, route: Route, call: Call) -> Answer {
         Route::History => process::history(site),
         Route::Reload => process::reload(site, &call).await,
         Route::Restart => process::restart(&call),
+        Route::PageLockouts => lockouts::list(site.login.lockout()),
+        Route::LiftPageLockout => lockouts::lift(site.login.lockout(), &call, " from the web page"),
         Route::ReadConfig => config::read(site, &call).await,
         Route::WriteConfig => config::write(site, &call).await,
         Route::CheckConfig => config::check(site, &call).await,

@@ -6,7 +6,10 @@
 // ---- Words -------------------------------------------------------------------------------------------------
 
 var zh = {
-  "Overview": "概览", "Clients": "客户端", "Users": "用户", "Lockouts": "锁定", "Services": "服务", "Bans": "封禁",
+  "Overview": "概览", "Certificates": "证书", "Sort by": "排序", "Names": "名称", "Ports": "端口", "Ends": "到期",
+  "valid": "有效", "expired": "已过期", "missing": "尚无", "in {0}": "{0} 后", "Failed logins of clients": "客户端登录失败",
+  "Failed logins at this page": "本页面登录失败", "Names of clients": "客户端的域名", "No name has a certificate of an authority (acmeDomain).": "没有由证书机构签发证书的域名（acmeDomain）。",
+ "Clients": "客户端", "Users": "用户", "Lockouts": "锁定", "Services": "服务", "Bans": "封禁",
   "Configuration": "配置", "Log": "日志", "Sign in": "登录", "Sign out": "退出", "Name": "名称", "Password": "密码",
   "Server": "服务端", "Client": "客户端", "Tunnels": "隧道", "Visitors": "访客", "Streams": "连接数", "Uptime": "运行时间",
   "Version": "版本", "Process": "进程", "Up": "上行", "Down": "下行", "The last hour": "最近一小时",
@@ -112,6 +115,9 @@ function duration(seconds) {
 function ago(time) { return duration(Date.now() / 1000 - time); }
 
 function millis(ms) { return ms === null || ms === undefined ? "" : (ms < 10 ? ms.toFixed(1) : Math.round(ms)) + " ms"; }
+
+/// Returns the lost packets of a tunnel or peer; nothing where they are not known, as with TCP.
+function lossOf(it) { return it.lossPerMille === null || it.lossPerMille === undefined ? "" : it.lossPerMille / 10 + " %"; }
 
 var noticeTimer;
 function notice(text) {
@@ -400,7 +406,7 @@ function overview() {
           table([
             [t("Server"), function (it) { return it.remote; }, "wrap"], [t("Way"), function (it) { return it.way + (it.link ? " " + it.link : "") + ", " + it.version; }],
             [t("Since"), function (it) { return ago(it.since); }, "n"], [t("RTT"), function (it) { return millis(it.rtt); }, "n"],
-            [t("Streams"), function (it) { return it.streams; }, "n"],
+            [t("Loss"), lossOf, "n"], [t("Streams"), function (it) { return it.streams; }, "n"],
             [t("Traffic"), function (it) { return "↑ " + bytes(it.bytesUp) + " ↓ " + bytes(it.bytesDown); }, "n"]
           ], [].concat.apply([], role.servers.map(function (it) { return it.tunnels; })), ""),
           role.services.map(function (it) {
@@ -410,7 +416,7 @@ function overview() {
           role.peers.length > 0 && [h("h2", {}, t("Peers")), table([
             [t("Address"), function (it) { return it.address || ""; }, "wrap"], [t("State"), function (it) { return t(it.state); }],
             [t("Way"), function (it) { return it.way || ""; }], [t("RTT"), function (it) { return millis(it.rtt); }, "n"],
-            [t("Loss"), function (it) { return it.lossPerMille === null ? "" : it.lossPerMille / 10 + " %"; }, "n"],
+            [t("Loss"), lossOf, "n"],
             [t("Channels"), function (it) { return it.channels; }, "n"]], role.peers, "")]
         ]);
     }));
@@ -442,8 +448,11 @@ window.gtRates = function () { return Object.keys(rates); };
 
 function namesOf(client) {
   return [].concat(client.prefixes, client.tlsPrefixes.map(function (it) { return "tls:" + it; }), client.domains || [],
-    (client.tlsDomains || []).map(function (it) { return "tls:" + it; }), client.ports,
-    (client.udpPorts || []).map(function (it) { return it + "/udp"; })).join(", ");
+    (client.tlsDomains || []).map(function (it) { return "tls:" + it; })).join(", ");
+}
+
+function portsOf(client) {
+  return client.ports.concat((client.udpPorts || []).map(function (it) { return it + "/udp"; })).join(", ");
 }
 
 function clients() {
@@ -454,13 +463,25 @@ function clients() {
   function move(by) { options.offset = Math.max(0, options.offset + by); refresh(); }
   var back = button(t("Previous"), function () { move(-limit); }, "plain");
   var next = button(t("Next"), function () { move(limit); }, "plain");
-  page(t("Clients"), h("section", {}, h("div", { "class": "row" }, search, count), list, h("div", { "class": "row" }, back, next)));
+  // A narrow screen has no heads of columns.
+  var keys = [["id", "Id"], ["address", "Address"], ["since", "Since"], ["tunnels", "Tunnels"], ["way", "Way"], ["rtt", "RTT"],
+    ["names", "Names"], ["domains", "Domains"], ["ports", "Ports"], ["streams", "Streams"], ["rate", "Rate"], ["bytes", "Traffic"]];
+  var choice = h("select", { "aria-label": t("Sort by"), onchange: function () { sortBy(choice.value); } },
+    [].concat.apply([], keys.map(function (it) {
+      return [h("option", { value: it[0] }, t(it[1]) + " ↑"), h("option", { value: "-" + it[0] }, t(it[1]) + " ↓")];
+    })));
+  page(t("Clients"), h("section", {}, h("div", { "class": "row" }, search, h("label", { "class": "narrow" }, t("Sort by"), " ", choice), count),
+    list, h("div", { "class": "row" }, back, next)));
+  function sortBy(key) {
+    options.sort = choice.value = key;
+    options.offset = 0;
+    refresh();
+  }
   function sorter(name, key) {
     var isIt = options.sort.replace("-", "") === key, isDown = options.sort[0] === "-";
     return h("button", { type: "button", "aria-label": name + (isIt ? isDown ? " ↓" : " ↑" : ""), onclick: function (e) {
-      options.sort = isIt && !isDown ? "-" + key : key;
       e.currentTarget.blur();
-      refresh();
+      sortBy(isIt && !isDown ? "-" + key : key);
     } }, name + (isIt ? isDown ? " ↓" : " ↑" : ""));
   }
   function query() {
@@ -477,14 +498,17 @@ function clients() {
       [t("Address"), function (it) { return it.address; }, "", sorter(t("Address"), "address")],
       [t("Since"), function (it) { return ago(it.since); }, "n", sorter(t("Since"), "since")],
       [t("Tunnels"), function (it) { return it.tunnels; }, "n", sorter(t("Tunnels"), "tunnels")],
-      [t("Way"), function (it) { return it.ways.join(", "); }],
+      [t("Way"), function (it) { return it.ways.join(", "); }, "", sorter(t("Way"), "way")],
       [t("RTT"), function (it) { return millis(it.rtt); }, "n", sorter(t("RTT"), "rtt")],
-      [t("Names and ports"), namesOf, "wrap"],
+      [t("Names"), namesOf, "wrap", sorter(t("Names"), "names")],
+      [t("Ports"), portsOf, "wrap few", sorter(t("Ports"), "ports")],
       [t("Streams"), function (it) { return it.streams; }, "n", sorter(t("Streams"), "streams")],
       [t("Rate"), function (it) {
-        var values = rateOf(it.id, it.bytesUp + it.bytesDown), last = bytes(values[values.length - 1] || 0) + "/s";
+        var values = rateOf(it.id, it.bytesUp + it.bytesDown), now = values[values.length - 1];
+        // Another page of a list by rate has clients that were not listed before.
+        var last = bytes((now === undefined ? it.rate : now) || 0) + "/s";
         return h("span", {}, spark(values, last), " ", last);
-      }, "n"],
+      }, "n", sorter(t("Rate"), "rate")],
       [t("Traffic"), function (it) { return "↑ " + bytes(it.bytesUp) + " ↓ " + bytes(it.bytesDown); }, "n", sorter(t("Traffic"), "bytes")]
     ], found.clients, t(options.search ? "Nothing is found." : "No client is connected.")));
   }
@@ -504,7 +528,7 @@ function client(id) {
     put(part, [
       h("section", {}, facts([
         [t("Address"), it.address], [t("Since"), ago(it.since)], [t("Streams"), it.streams], [t("RTT"), millis(it.rtt)],
-        [t("Names and ports"), namesOf(it)], ["↑ " + t("Up"), bytes(it.bytesUp)], ["↓ " + t("Down"), bytes(it.bytesDown)],
+        [t("Names"), namesOf(it)], [t("Ports"), portsOf(it)], ["↑ " + t("Up"), bytes(it.bytesUp)], ["↓ " + t("Down"), bytes(it.bytesDown)],
         [t("is down"), (it.down || []).join(", ")]])),
       h("section", {}, h("h2", {}, t("Visitors")), table([
         [t("Address"), function (v) { return v.address || "?"; }, "wrap"], [t("Service"), function (v) { return v.service; }, "wrap"],
@@ -519,7 +543,7 @@ function client(id) {
         found.visitorCount > found.visitors.length && h("p", { "class": "dim" }, t("and {0} more", found.visitorCount - found.visitors.length))),
       h("section", {}, h("h2", {}, t("Tunnels")), table([
         [t("Way"), function (v) { return (v.way || "") + ", " + v.version; }], [t("RTT"), function (v) { return millis(v.rtt); }, "n"],
-        [t("Streams"), function (v) { return v.streams; }, "n"],
+        [t("Loss"), lossOf, "n"], [t("Streams"), function (v) { return v.streams; }, "n"],
         [t("Traffic"), function (v) { return "↑ " + bytes(v.bytesUp) + " ↓ " + bytes(v.bytesDown); }, "n"]], found.tunnels, "")),
       h("section", {}, h("h2", {}, t("Limits")), facts([
         [t("Speed"), limit(limits.speed, "/s")], [t("Tunnels"), limit(limits.connections)], [t("Host prefixes"), limit(limits.hosts)],
@@ -626,39 +650,57 @@ function users() {
   edit(null);
 }
 
-function bansPage(title, path, key, columns, empty) {
-  var list = h("section");
-  page(title, list);
+/// A list of addresses that are kept out, each of which can be let in again.
+function liftable(title, path, key, columns, empty) {
+  var list = h("div");
   function load() { return call("GET", path); }
   function show(found) {
     put(list, table(columns.concat([
       [t("Left"), function (it) { return duration(it.seconds); }, "n"],
       ["", function (it) {
-        return button(t("Lift"), function (e) {
+        return h("button", { type: "button", "class": "plain", "aria-label": t("Lift") + " " + it.address, onclick: function (e) {
           act(e, function () { return call("DELETE", path + "/" + encodeURIComponent(it.address)); }, t("Lifted."))
             .then(function () { document.activeElement.blur(); return load().then(show); }).catch(quiet);
-        }, "plain");
+        } }, t("Lift"));
       }, "n"]]), found[key], empty));
   }
+  add(main, h("section", {}, title && h("h2", {}, title), list));
   live(load, show, 5000);
 }
 
 function lockouts() {
-  var certificate = h("section");
-  bansPage(t("Lockouts"), "server/lockouts", "lockouts", [
-    [t("Address"), function (it) { return it.address; }, "wrap"], [t("Failures"), function (it) { return it.failures; }, "n"]],
-    t("No address is locked out."));
-  add(main, certificate);
-  call("GET", "server/certificate").then(function (found) {
-    add(certificate, [h("h2", {}, t("Certificate")), facts([
-      [t("File"), found.certFile || t(found.fingerprint ? "made by gt" : "none")], [t("Key"), found.fingerprint]])]);
-  }).catch(quiet);
+  var columns = [[t("Address"), function (it) { return it.address; }, "wrap"], [t("Failures"), function (it) { return it.failures; }, "n"]];
+  page(t("Lockouts"));
+  if (rolesOf("server").length) liftable(t("Failed logins of clients"), "server/lockouts", "lockouts", columns, t("No address is locked out."));
+  liftable(t("Failed logins at this page"), "lockouts", "lockouts", columns, t("No address is locked out."));
+}
+
+function certificates() {
+  var part = h("div");
+  page(t("Certificates"), part);
+  live(function () { return call("GET", "server/certificate"); }, function (found) {
+    put(part, [
+      h("section", {}, h("h2", {}, t("Server")), facts([
+        [t("File"), found.certFile || t(found.fingerprint ? "made by gt" : "none")], [t("Key"), found.fingerprint]])),
+      h("section", {}, h("h2", {}, t("Names of clients")), table([
+        [t("Name"), function (it) { return it.name; }, "wrap"],
+        [t("State"), function (it) {
+          return h("span", { "class": it.state !== "valid" ? "bad" : it.error ? "warn" : "good" }, t(it.state) + (it.error ? ": " + it.error : ""));
+        }, "wrap"],
+        [t("Ends"), function (it) {
+          if (it.expires === null) return "";
+          return new Date(it.expires * 1000).toLocaleDateString() +
+            (it.state === "valid" ? " (" + t("in {0}", duration(it.expires - Date.now() / 1000)) + ")" : "");
+        }, "n"]], found.names, t("No name has a certificate of an authority (acmeDomain).")),
+        found.more > 0 && h("p", { "class": "dim" }, t("and {0} more", found.more)))]);
+  }, 10000);
 }
 
 function bans() {
-  bansPage(t("Bans"), "client/bans", "bans", [
+  page(t("Bans"));
+  liftable("", "client/bans", "bans", [
     [t("Address"), function (it) { return it.address; }, "wrap"],
-    [t("Service"), function (it) { return it.service.kind + " " + (it.service.names ? it.service.names.join(", ") : it.service.port); }, "wrap"]],
+    [t("Service"), function (it) { return it.service.kind + " " + (it.service.names ? it.service.names.join(", ") : it.service.port || ""); }, "wrap"]],
     t("No address is banned."));
 }
 
@@ -808,9 +850,9 @@ function log() {
 function navigation() {
   var server = rolesOf("server").length, client = rolesOf("client").length, here = location.hash.split("/")[1] || "";
   var pages = [["", "Overview"]]
-    .concat(server ? [["clients", "Clients"], ["users", "Users"], ["lockouts", "Lockouts"]] : [])
+    .concat(server ? [["clients", "Clients"], ["users", "Users"], ["certificates", "Certificates"]] : [])
     .concat(client ? [["services", "Services"], ["bans", "Bans"]] : [])
-    .concat([["config", "Configuration"], ["log", "Log"]]);
+    .concat([["lockouts", "Lockouts"], ["config", "Configuration"], ["log", "Log"]]);
   var nav = $("nav");
   if (nav.contains(document.activeElement) && nav.children.length === pages.length) {
     [].forEach.call(nav.children, function (it, i) {
@@ -835,7 +877,7 @@ function go() {
   var parts = location.hash.split("/").slice(1).map(function (part) {
     try { return decodeURIComponent(part); } catch (_) { return part; }
   });
-  var pages = { clients: parts[1] ? function () { client(parts[1]); } : clients, users: users, lockouts: lockouts,
+  var pages = { clients: parts[1] ? function () { client(parts[1]); } : clients, users: users, lockouts: lockouts, certificates: certificates,
     services: services, bans: bans, config: config, log: log };
   (own(pages, parts[0] || "") || overview)();
 }
