@@ -13,6 +13,8 @@ mod coalescing;
 mod conn;
 #[cfg(all(feature = "client", not(feature = "sim")))]
 mod connected;
+#[cfg(all(any(feature = "quic", feature = "p2p"), not(feature = "sim")))]
+mod joined;
 #[cfg(feature = "client")]
 mod losses;
 mod offload;
@@ -32,6 +34,8 @@ pub use conn::DatagramConn;
 pub use conn::Flow;
 #[cfg(all(feature = "client", not(feature = "sim")))]
 pub use connected::dial_udp;
+#[cfg(all(any(feature = "quic", feature = "p2p"), not(feature = "sim")))]
+pub use joined::{receive_joined, JoinedDatagrams};
 #[cfg(feature = "client")]
 pub use losses::DatagramLosses;
 #[cfg(all(any(feature = "quic", feature = "p2p"), not(feature = "sim")))]

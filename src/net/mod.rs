@@ -66,8 +66,6 @@ pub use conn::tests::Flood;
 #[cfg(all(test, any(feature = "server", feature = "p2p")))]
 pub use conn::tests::WakeCount;
 pub use conn::{Conn, ConnLayer};
-#[cfg(all(any(feature = "quic", feature = "p2p"), not(feature = "sim")))]
-pub use datagrams::enable_gro;
 pub use datagrams::set_udp_offload;
 pub use datagrams::DatagramConn;
 #[cfg(any(feature = "server", feature = "p2p"))]
@@ -81,6 +79,8 @@ pub use datagrams::DatagramPath;
 pub use datagrams::RecordReader;
 #[cfg(feature = "client")]
 pub use datagrams::{dial_udp, DatagramLosses};
+#[cfg(all(any(feature = "quic", feature = "p2p"), not(feature = "sim")))]
+pub use datagrams::{enable_gro, receive_joined, JoinedDatagrams};
 #[cfg(any(feature = "server", feature = "proxy", feature = "p2p"))]
 pub use datagrams::{DatagramQueue, Datagrams, Flow};
 pub use delivery::Delivery;

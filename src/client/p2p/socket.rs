@@ -2,16 +2,16 @@
 //! one system call, and received in one, where the kernel supports it.
 
 use super::P2pError;
-use crate::net::{enable_gro, with_read_buf, Interest, PollSource, Readiness};
-use nix::errno::Errno;
-use nix::sys::socket::{
-    recvmsg, sendmsg, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage,
+use crate::net::{
+    enable_gro, receive_joined, with_read_buf, Interest, JoinedDatagrams, PollSource, Readiness,
 };
+use nix::errno::Errno;
+use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags, SockaddrStorage};
 use rustix::net::sockopt::{
     set_ip_mtu_discover, set_ipv6_mtu_discover, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery,
 };
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -133,8 +133,15 @@ impl PeerSocket {
 
     /// Waits for datagrams and passes each to `take`, with its source.
     pub async fn receive(&self, mut take: impl FnMut(SocketAddr, &[u8])) -> io::Result<()> {
-        let receive =
-            |socket: &UdpSocket| with_read_buf(|buffer| receive(socket, buffer, &mut take));
+        let mut take_all = |received: JoinedDatagrams<'_>| {
+            let from = SocketAddr::new(received.from.ip(), received.from.port());
+            received
+                .datagrams()
+                .for_each(|datagram| take(from, datagram));
+        };
+        let receive = |socket: &UdpSocket| {
+            with_read_buf(|buffer| receive_joined(socket, buffer, &mut take_all))
+        };
         self.io.call(Interest::Read, receive).await
     }
 
@@ -250,49 +257,4 @@ fn forbid_fragments(socket: &impl AsFd, is_v6: bool) {
         let _ = set_ipv6_mtu_discover(socket, Ipv6PathMtuDiscovery::PROBE);
     }
     let _ = set_ip_mtu_discover(socket, Ipv4PathMtuDiscovery::PROBE);
-}
-
-fn receive(
-    socket: &UdpSocket,
-    buffer: &mut [u8],
-    take: &mut impl FnMut(SocketAddr, &[u8]),
-) -> io::Result<()> {
-    let mut space = nix::cmsg_space!(i32);
-    let (count, from, size) = {
-        let mut parts = [IoSliceMut::new(buffer)];
-        let fd = socket.as_raw_fd();
-        let received = loop {
-            let flags = MsgFlags::empty();
-            match recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut space), flags) {
-                Err(Errno::EINTR) => {}
-                received => break received?,
-            }
-        };
-        let mut size = None;
-        for message in received.cmsgs()? {
-            if let ControlMessageOwned::UdpGroSegments(segment) = message {
-                size = usize::try_from(segment).ok();
-            }
-        }
-        let from = received.address;
-        let from = from.and_then(|from| {
-            let v4 = from
-                .as_sockaddr_in()
-                .map(|addr| SocketAddr::V4((*addr).into()));
-            v4.or_else(|| {
-                from.as_sockaddr_in6()
-                    .map(|addr| SocketAddr::V6((*addr).into()))
-            })
-        });
-        (received.bytes, from, size)
-    };
-    let Some(from) = from else {
-        return Ok(());
-    };
-    let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-    let bytes = buffer.get(..count).unwrap_or_default();
-    for datagram in bytes.chunks(size.filter(|size| *size > 0).unwrap_or(count.max(1))) {
-        take(from, datagram);
-    }
-    Ok(())
 }

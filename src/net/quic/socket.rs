@@ -4,20 +4,20 @@
 use crate::net::listen::bind_first;
 #[cfg(feature = "client")]
 use crate::net::outbound::{bind_to, LinkSource};
-use crate::net::{enable_gro, with_read_buf, Interest, PollSource, Readiness};
+use crate::net::{
+    enable_gro, receive_joined, with_read_buf, Interest, JoinedDatagrams, PollSource, Readiness,
+};
 use crate::sync::Mutex;
 use nix::errno::Errno;
 use nix::libc::{in6_addr, in6_pktinfo, in_addr, in_pktinfo};
 use nix::sys::socket::sockopt::{Ipv4PacketInfo, Ipv6RecvPacketInfo};
-use nix::sys::socket::{
-    recvmsg, sendmsg, setsockopt, ControlMessage, ControlMessageOwned, MsgFlags, SockaddrStorage,
-};
+use nix::sys::socket::{sendmsg, setsockopt, ControlMessage, MsgFlags, SockaddrStorage};
 use rustix::net::sockopt::{
     set_ip_mtu_discover, set_ipv6_mtu_discover, Ipv4PathMtuDiscovery, Ipv6PathMtuDiscovery,
 };
 use smallvec::SmallVec;
 use socket2::{Domain, Protocol, SockRef, Socket as RawSocket, Type};
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 #[cfg(feature = "client")]
 use std::net::Ipv6Addr;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -47,23 +47,6 @@ pub struct QuicSocket {
 struct Writers {
     waiting: Vec<Waker>,
     receiver: Option<Waker>,
-}
-
-/// What a call has received: datagrams of one peer, of one length but for the last, which may be shorter.
-pub struct Received<'a> {
-    /// The peer's address. One of IPv4 is not in the form of IPv6.
-    pub from: SocketAddr,
-    /// The address of this machine that the datagrams came to, if it is known.
-    pub to: Option<IpAddr>,
-    bytes: &'a [u8],
-    segment: usize,
-}
-
-impl<'a> Received<'a> {
-    /// Returns the datagrams.
-    pub fn datagrams(&self) -> impl Iterator<Item = &'a [u8]> {
-        self.bytes.chunks(self.segment.max(1))
-    }
 }
 
 /// Datagrams to send.
@@ -172,7 +155,7 @@ impl QuicSocket {
     pub fn poll_receive(
         &self,
         cx: &mut Context<'_>,
-        mut take: impl FnMut(Received<'_>),
+        mut take: impl FnMut(JoinedDatagrams<'_>),
     ) -> Poll<io::Result<()>> {
         self.poll_writers(cx);
         loop {
@@ -181,7 +164,7 @@ impl QuicSocket {
             }
             ready!(self.io.poll_ready(Interest::Read, cx))?;
             let received = self.io.try_io(Interest::Read, |socket| {
-                with_read_buf(|buffer| receive(socket, buffer, &mut take))?;
+                with_read_buf(|buffer| receive_joined(socket, buffer, &mut take))?;
                 Ok(((), Readiness::More))
             });
             match received {
@@ -349,61 +332,6 @@ fn pktinfo_v6(ip: IpAddr) -> in6_pktinfo {
     }
 }
 
-/// Receives datagrams of one peer and passes them to `take`.
-fn receive(
-    socket: &UdpSocket,
-    buffer: &mut [u8],
-    take: &mut impl FnMut(Received<'_>),
-) -> io::Result<()> {
-    let mut space = nix::cmsg_space!(in6_pktinfo, i32);
-    let (count, from, to, segment) = {
-        let mut parts = [IoSliceMut::new(buffer)];
-        let fd = socket.as_raw_fd();
-        let received = loop {
-            let flags = MsgFlags::empty();
-            match recvmsg::<SockaddrStorage>(fd, &mut parts, Some(&mut space), flags) {
-                Err(Errno::EINTR) => {}
-                received => break received?,
-            }
-        };
-        let (mut segment, mut to) = (None, None);
-        for message in received.cmsgs()? {
-            match message {
-                ControlMessageOwned::UdpGroSegments(length) => {
-                    segment = usize::try_from(length).ok();
-                }
-                ControlMessageOwned::Ipv4PacketInfo(info) => {
-                    let ip = Ipv4Addr::from(info.ipi_addr.s_addr.to_ne_bytes());
-                    to = Some(IpAddr::from(ip));
-                }
-                ControlMessageOwned::Ipv6PacketInfo(info) => {
-                    to = Some(IpAddr::from(info.ipi6_addr.s6_addr).to_canonical());
-                }
-                _ => {}
-            }
-        }
-        let v4 = |from: &SockaddrStorage| Some(SocketAddr::V4((*from.as_sockaddr_in()?).into()));
-        let v6 = |from: &SockaddrStorage| Some(SocketAddr::V6((*from.as_sockaddr_in6()?).into()));
-        let from = received.address.and_then(|from| v4(&from).or(v6(&from)));
-        (received.bytes, from, to, segment)
-    };
-    let Some(from) = from else {
-        return Ok(());
-    };
-    let from = match from.ip().to_canonical() {
-        IpAddr::V4(v4) => SocketAddr::new(v4.into(), from.port()),
-        // An IPv6 address keeps its zone.
-        IpAddr::V6(_) => from,
-    };
-    take(Received {
-        from,
-        to,
-        bytes: buffer.get(..count).unwrap_or_default(),
-        segment: segment.filter(|length| *length > 0).unwrap_or(count),
-    });
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -424,7 +352,7 @@ mod tests {
             let mut got: Vec<Vec<u8>> = Vec::new();
             let mut path = None;
             while got.len() < 3 {
-                let take = |received: Received<'_>| {
+                let take = |received: JoinedDatagrams<'_>| {
                     path = Some((received.from, received.to));
                     got.extend(received.datagrams().map(<[u8]>::to_vec));
                 };
