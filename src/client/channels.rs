@@ -11,7 +11,6 @@ use super::proxy;
 use super::services::{dial, reset_code, Service, ServiceTarget, Services, Visitor};
 use super::speed_limits::LimitedVisitor;
 use super::visitor_conn::VisitorConn;
-use super::visitor_rules::VisitorRules;
 use crate::logging::FirstRequest;
 use crate::tunnel::Relay;
 use crate::wire::frame::{ResetCode, ServiceIndex};
@@ -59,9 +58,15 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
             return;
         };
         channel.limit_idle(service.config.local_timeout);
-        let mut visit = services.visit(&id, &service.config, None, true);
-        // Nobody tells where a peer's visitor comes from.
-        let Some(mut admission) = rules.admit_peer(&service.config) else {
+        // An address of the other end, which has answered a check.
+        let Some(addr) = channel.peer() else {
+            return;
+        };
+        let visitor = Some(addr.ip());
+        let mut visit = services.visit(&id, &service.config, Some(addr), true);
+        let admission = rules.admit(&service.config, visitor);
+        let Some(mut admission) = admission.filter(|_| rules.count(&service.config, visitor))
+        else {
             if let Some(visit) = &mut visit {
                 visit.end("denied");
             }
@@ -69,7 +74,8 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
         };
         let first = visit.as_ref().filter(|_| service.is_read());
         let first = first.map(|visit| visit.first_request());
-        let carrying = unless_revoked(service, carry(&rules, service, channel, first));
+        let password = PasswordCheck::of_peer(&rules, &service.config, addr.ip());
+        let carrying = unless_revoked(service, carry(service, channel, password, first));
         if let Err(e) = admission.unless_ended(Box::pin(carrying)).await {
             let level = match e.kind() {
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Debug,
@@ -105,15 +111,15 @@ async fn unless_revoked<T>(
 }
 
 async fn carry(
-    rules: &Arc<VisitorRules>,
     service: &Service,
     mut channel: ChannelConn,
+    password: Option<PasswordCheck>,
     first: Option<Arc<FirstRequest>>,
 ) -> io::Result<()> {
     let visitor = Visitor {
         origin: None,
         come: Vec::new(),
-        password: PasswordCheck::new(rules, &service.config, None),
+        password,
         first,
         has_window: true,
         udp: None,
@@ -263,7 +269,8 @@ async fn relay_private(
         return Ok(());
     };
     stream.set_idle_limit(service.config.local_timeout);
-    let mut visit = services.visit(&context.id, &service.config, origin.as_ref(), true);
+    let source = origin.as_ref().and_then(VisitorOrigin::known_source);
+    let mut visit = services.visit(&context.id, &service.config, source, true);
     let rules = &context.visitor_rules;
     let admission = rules.admit(&service.config, visitor);
     let Some(mut admission) = admission.filter(|_| rules.count(&service.config, visitor)) else {

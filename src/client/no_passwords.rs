@@ -36,6 +36,15 @@ impl PasswordCheck {
         None
     }
 
+    #[cfg(feature = "p2p")]
+    pub fn of_peer(
+        _rules: &Arc<VisitorRules>,
+        _service: &Arc<ServiceConfig>,
+        _peer: std::net::IpAddr,
+    ) -> Option<Self> {
+        None
+    }
+
     pub fn verdict<'f>(&self, _fields: impl Iterator<Item = &'f [u8]>) -> Option<PasswordVerdict> {
         match *self {}
     }

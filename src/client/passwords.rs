@@ -184,13 +184,33 @@ impl PasswordCheck {
         service: &Arc<ServiceConfig>,
         origin: Option<&VisitorOrigin>,
     ) -> Option<Self> {
+        let visitor = origin.and_then(VisitorOrigin::visitor);
+        Self::of_visitor(rules, service, visitor, origin.is_some_and(is_readable))
+    }
+
+    /// Begins to check the requests of a peer at this address, if the service has passwords.
+    #[cfg(feature = "p2p")]
+    pub fn of_peer(
+        rules: &Arc<VisitorRules>,
+        service: &Arc<ServiceConfig>,
+        peer: IpAddr,
+    ) -> Option<Self> {
+        Self::of_visitor(rules, service, Some(peer), false)
+    }
+
+    fn of_visitor(
+        rules: &Arc<VisitorRules>,
+        service: &Arc<ServiceConfig>,
+        visitor: Option<IpAddr>,
+        is_readable: bool,
+    ) -> Option<Self> {
         let passwords = rules.passwords(service, None)?;
         Some(Self {
             rules: rules.clone(),
             service: service.clone(),
             passwords,
-            visitor: origin.and_then(VisitorOrigin::visitor),
-            is_readable: origin.is_some_and(is_readable),
+            visitor,
+            is_readable,
             state: Mutex::new(CheckState::None),
         })
     }

@@ -66,7 +66,8 @@ pub async fn serve(
         }
     };
     let context = p2p.context();
-    visit = services.visit(&context.id, config, origin.as_ref(), false);
+    let source = origin.as_ref().and_then(VisitorOrigin::known_source);
+    visit = services.visit(&context.id, config, source, false);
     if let Some(visit) = &visit {
         stream.record(visit.stream());
     }

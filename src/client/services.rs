@@ -29,6 +29,7 @@ use crate::wire::Version;
 use log::Level;
 use std::borrow::Cow;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -141,7 +142,7 @@ impl Services {
         &self,
         id: &str,
         service: &ServiceConfig,
-        origin: Option<&VisitorOrigin>,
+        source: Option<SocketAddr>,
         is_p2p: bool,
     ) -> Option<Box<Visit>> {
         let log = self.access_log.as_ref()?;
@@ -155,8 +156,7 @@ impl Services {
             _ => Way::Tls,
         };
         let visit = log.visit(Some(id), service.local.to_string(), way);
-        let known = origin.filter(|origin| origin.visitor().is_some());
-        Some(Box::new(visit.from(known.map(|origin| origin.source))))
+        Some(Box::new(visit.from(source)))
     }
 
     /// Returns the services in the order of their indexes.

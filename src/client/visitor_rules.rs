@@ -277,14 +277,6 @@ impl VisitorRules {
         None
     }
 
-    /// Admits a visitor over a peer-to-peer connection, of whom nobody tells where it comes from. It
-    /// must not evade a rate.
-    #[cfg_attr(not(feature = "p2p"), allow(dead_code))]
-    pub fn admit_peer<'a>(&'a self, service: &'a ServiceConfig) -> Option<VisitorAdmission<'a>> {
-        let is_counted = rate_of(&self.current.get(), service).is_some();
-        self.admit(service, None).filter(|_| !is_counted)
-    }
-
     /// Counts a connection or a wrong password of a visitor, and says whether it may go on. One that nobody knows cannot be
     /// counted.
     pub fn count(&self, service: &ServiceConfig, visitor: Option<IpAddr>) -> bool {
@@ -463,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_do_not_evade_a_rate() {
+    fn a_rate_counts_visitors_that_are_known() {
         let mut counted = ServiceConfig::of_test(80, "counted");
         counted.visitor_rate = Some(VisitorRate {
             count: 1,
@@ -472,7 +464,6 @@ mod tests {
         });
         let free = ServiceConfig::of_test(80, "free");
         let rules = VisitorRules::new([&counted, &free].into_iter());
-        assert!(rules.admit_peer(&counted).is_none() && rules.admit_peer(&free).is_some());
         let visitor = "192.0.2.1".parse().ok();
         assert!(rules.count(&counted, visitor) && !rules.count(&counted, visitor));
         assert!(rules.count(&counted, None) && rules.count(&free, visitor));

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_lite::{future, AsyncRead, AsyncWrite};
 use std::future::{poll_fn, Future};
 use std::io;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{ready, Context, Poll};
@@ -39,9 +39,10 @@ impl ChannelConn {
         self.link.lock().binding()
     }
 
-    /// Returns the address of the other end, if it is connected.
-    pub fn peer(&self) -> Option<IpAddr> {
-        self.link.lock().address().map(|addr| addr.ip())
+    /// Returns the address of the other end, if it is connected. It has answered a check.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        let addr = self.link.lock().address()?;
+        Some(SocketAddr::new(addr.ip().to_canonical(), addr.port()))
     }
 
     /// Wraps the channel with this number.

@@ -34,7 +34,7 @@ pub async fn serve_peer(
     carried: Carried,
 ) -> Result<(ServiceIndex, PeerUse), ProofError> {
     let binding = channel.binding().ok_or(ProofError::Refused)?;
-    let peer = PeerUse::acquire(channel.peer()).ok_or(ProofError::Refused)?;
+    let peer = PeerUse::acquire(channel.peer().map(|addr| addr.ip())).ok_or(ProofError::Refused)?;
     match exchange::serve(channel, services.private(carried), carried, &binding).await {
         Ok(index) => Ok((index, peer)),
         Err(e) => {

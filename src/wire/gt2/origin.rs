@@ -89,6 +89,11 @@ impl VisitorOrigin {
         Some(addr).filter(|addr| !addr.is_unspecified())
     }
 
+    /// Returns the visitor's address and port; `None` if nobody knows them.
+    pub fn known_source(&self) -> Option<SocketAddr> {
+        self.visitor().map(|_| self.source)
+    }
+
     /// Encodes the origin with its length field.
     pub fn encode(&self) -> SmallVec<[u8; 64]> {
         let (source, destination) = (unmapped(self.source), unmapped(self.destination));
