@@ -2,7 +2,17 @@
 
 use crate::config::Secret;
 use crate::net::Shutdown;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
+
+/// How many keys of this process have been changed or removed. May wrap.
+static KEY_CHANGES: AtomicU32 = AtomicU32::new(0);
+
+/// Returns a number that is another one after a key has been changed or removed.
+#[cfg(feature = "p2p")]
+pub fn key_changes() -> u32 {
+    KEY_CHANGES.load(Ordering::Relaxed)
+}
 
 /// The access to a private service by its present key.
 #[derive(Clone)]
@@ -38,6 +48,7 @@ impl PrivateAccess {
 
     /// Ends the connections by this key.
     pub fn revoke(&self) {
+        KEY_CHANGES.fetch_add(1, Ordering::Relaxed);
         self.0.revoked.trigger();
     }
 }

@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 const KEY: &str = "WyQk0vWSTl4Ei7CqYqCRPh9T1Q4mXc2a";
 const OTHER_KEY: &str = "another-key-of-32-bytes-or-more.";
 const DIRECT: &str = "-tcpForwardFallback=false";
+/// What a client says that is refused.
+const LOCKED_OUT: &str = "wrong keys came from this address too often";
 
 /// A server, and a client with a private echo service in its file.
 struct Ends {
@@ -92,10 +94,7 @@ fn a_key_may_be_in_a_file() {
 fn a_client_with_another_key_or_none_does_not_reach_it() {
     let ends = ends();
     for (options, reason) in [
-        (
-            format!("-tcpForwardKey {OTHER_KEY}"),
-            "closed the connection",
-        ),
+        (format!("-tcpForwardKey {OTHER_KEY}"), "the key is wrong"),
         (String::new(), ""),
     ] {
         for way in ["", DIRECT] {
@@ -116,18 +115,56 @@ fn a_client_with_another_key_or_none_does_not_reach_it() {
 #[test]
 fn wrong_keys_are_counted_and_refused() {
     let mut ends = ends();
-    let (_forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {OTHER_KEY} {DIRECT}"));
-    // All come from one address.
-    for _ in 0..5 {
+    // A client tries a wrong key twice; the first connection of each goes through the server, if it may. A direct path
+    // may have any of the machine's addresses.
+    for (way, left) in [("", "for up to 10 minutes"), (DIRECT, " s more")] {
+        let wrong = format!("-tcpForwardKey {OTHER_KEY} {way}");
+        let is_refused = |_| {
+            let (mut forwarding, addr) = ends.forwarding(&wrong);
+            for _ in 0..if way.is_empty() { 1 } else { 2 } {
+                let mut got = Vec::new();
+                let _ = connect(addr).read_to_end(&mut got);
+                assert!(got.is_empty());
+            }
+            let line = forwarding.wait_for("the private service of id1: ");
+            let is_refused = !forwarding.lines_with(LOCKED_OUT).is_empty();
+            assert!(is_refused || line.contains("the key is wrong"), "{line}");
+            assert_eq!(forwarding.lines_with(left).is_empty(), !is_refused);
+            is_refused
+        };
+        assert!((0..30).any(is_refused), "{way}");
+    }
+    ends.serving.gt.wait_for("too often: refused for 600s");
+    // Another key makes a new start.
+    ends.serving.reload(OTHER_KEY);
+    for way in ["", DIRECT] {
+        let (_forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {OTHER_KEY} {way}"));
+        assert_echo(&mut connect(addr), b"hello");
+    }
+}
+
+#[test]
+fn a_corrected_key_is_tried_at_once() {
+    let ends = ends();
+    let (remote, stun) = (ends.remote, ends.stun);
+    let text = move |key: &str| {
+        format!(
+            "options: {{remote: \"tcp://{remote}\", id: id2, secret: secret2, remoteSTUN: \"stun:{stun}\", \
+             tcpForwardAddr: \"127.0.0.1:0\", tcpForwardHostPrefix: id1, tcpForwardKey: \"{key}\"}}\n"
+        )
+    };
+    let mut forwarding = Filed::start("client", text, OTHER_KEY);
+    let addr = forwarding.gt.forward_addr();
+    for _ in 0..8 {
         let mut got = Vec::new();
         let _ = connect(addr).read_to_end(&mut got);
         assert!(got.is_empty());
     }
-    ends.serving.gt.wait_for("too often: refused for 600s");
-    // The right one is refused, too.
-    let (mut forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {KEY} {DIRECT}"));
-    let _ = connect(addr).read(&mut [0]);
-    forwarding.wait_for("has given wrong keys too often");
+    forwarding
+        .gt
+        .wait_for("a reload with another key tries that at once");
+    forwarding.reload(KEY);
+    assert_echo(&mut connect(addr), b"hello");
 }
 
 #[test]
@@ -154,7 +191,7 @@ fn visitors_and_peers_of_the_server_find_nothing() {
     );
     channel.wait_open();
     channel.send(&[1; 33]);
-    assert!(channel.read_to_end().is_empty());
+    assert_eq!(channel.read_to_end(), [0, 1, 0, 0, 0, 0], "an unknown key");
 }
 
 #[test]
@@ -174,7 +211,7 @@ fn a_changed_key_ends_the_connections_of_the_one_before() {
         assert_eq!(visitor.read(&mut [0]).unwrap_or(0), 0, "it ends");
     }
     let _ = connect(addr).read(&mut [0]);
-    forwarding.wait_for("closed the connection");
+    forwarding.wait_for("the key is wrong");
     let (_forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {OTHER_KEY}"));
     assert_echo(&mut connect(addr), b"the new key");
 }

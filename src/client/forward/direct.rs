@@ -427,7 +427,9 @@ impl DirectWay {
     /// Warns that there is no way at all, once until there is one again.
     pub fn warn_unreachable(&self, e: &ForwardError) {
         let prefix = &self.other.host_prefix;
-        let text = e.to_string();
+        let mut text = e.to_string();
+        // The time that is left is no news.
+        text.retain(|sign| !sign.is_ascii_digit());
         let mut inner = self.lock();
         if inner.warned.as_ref() != Some(&text) {
             log::warn!("cannot reach {prefix}, neither directly nor through the server: {e}");

@@ -2,18 +2,52 @@
 
 use super::error::ForwardError;
 use crate::client::p2p::signaling::{SignalingResponse, RELAY};
-use crate::client::p2p::P2p;
+use crate::client::p2p::{ChannelConn, P2p};
 use crate::client::pool::Pool;
-use crate::client::private::{self, Carried};
+use crate::client::private::{self, Carried, ProofError};
 use crate::client::reach::reach_as_visitor;
 use crate::config::Secret;
-use crate::net::{timeout, Conn};
+use crate::net::{clock, timeout, Conn};
+use crate::sync::Mutex;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Timeout for answers of the server.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Number of wrong proofs of a key, after which it is tried rarely: a client with private services refuses an address
+/// for 10 minutes after 5 wrong ones, and a corrected key must not have to wait for that.
+const WRONG_AT_ONCE: u32 = 2;
+/// Pause between further tries of a wrong key.
+const WRONG_PAUSE: Duration = Duration::from_secs(300);
+
+/// The wrong proofs of a key. One that is configured anew starts without any.
+#[derive(Default)]
+pub struct KeyTrials(Mutex<(u32, Option<Instant>)>);
+
+impl KeyTrials {
+    /// Returns why the key is not tried now; `None` if it may be.
+    pub fn pause(&self, now: Instant) -> Option<ProofError> {
+        let (wrong, last) = *self.0.lock();
+        let due = last? + WRONG_PAUSE;
+        let pauses = wrong >= WRONG_AT_ONCE && now < due;
+        pauses.then(|| ProofError::Paused(due.saturating_duration_since(now)))
+    }
+
+    /// Notes what has come of a proof.
+    fn tried<T>(&self, proved: &Result<T, ProofError>, now: Instant) {
+        let mut trials = self.0.lock();
+        match proved {
+            Ok(_) => *trials = (0, None),
+            // An older gt does not tell why it refuses.
+            Err(ProofError::UnknownKey | ProofError::Refused) => {
+                *trials = (trials.0.saturating_add(1), Some(now));
+            }
+            Err(_) => {}
+        }
+    }
+}
 
 /// Another client of the same server.
 pub struct OtherClient {
@@ -23,6 +57,8 @@ pub struct OtherClient {
     pub pools: Vec<Arc<Pool>>,
     /// The host prefix of the other client.
     pub host_prefix: String,
+    /// The tries of the key of its private service.
+    pub trials: KeyTrials,
 }
 
 /// A connection through the server that the other client relays.
@@ -64,10 +100,24 @@ impl OtherClient {
         };
         let proving = private::over_relay(relayed.conn, relayed.come, key, carried);
         let proved = timeout(SERVER_TIMEOUT, Box::pin(proving)).await;
+        let proved = proved.ok_or(io::ErrorKind::TimedOut)?;
+        self.trials.tried(&proved, clock::now());
         Ok(RelayedConn {
-            conn: proved.ok_or(io::ErrorKind::TimedOut)??,
+            conn: proved?,
             come: Vec::new(),
         })
+    }
+
+    /// Proves the key of a private service over a direct channel.
+    pub async fn prove(
+        &self,
+        channel: &mut ChannelConn,
+        key: &Secret,
+        carried: Carried,
+    ) -> Result<(), ProofError> {
+        let proved = private::over_peer(channel, key, carried).await;
+        self.trials.tried(&proved, clock::now());
+        proved
     }
 
     async fn relay(&self, label: &str) -> Result<RelayedConn, ForwardError> {

@@ -2,10 +2,10 @@
 
 use super::direct::{DirectWay, DIRECT_TIMEOUT};
 use super::error::ForwardError;
-use super::other_client::{OtherClient, RelayedConn};
+use super::other_client::{KeyTrials, OtherClient, RelayedConn};
 use crate::client::p2p::{carry, label, ChannelConn, P2p};
 use crate::client::pool::Pool;
-use crate::client::private::{self, Carried, ProofError};
+use crate::client::private::{Carried, ProofError};
 use crate::config::TcpForward;
 use crate::handover::{Inherited, Item, Outgoing};
 use crate::net::{self, clock, Conn, Listener, Shutdown};
@@ -83,6 +83,7 @@ impl TcpForwarder {
             p2p,
             pools,
             host_prefix: config.host_prefix.clone(),
+            trials: KeyTrials::default(),
         };
         let name = format!("tcpForwardAddr={}", listener.addr());
         let way = Arc::new(Forwarder {
@@ -141,6 +142,9 @@ impl Forwarder {
             Some(_) => label::PRIVATE.to_owned(),
             None => label::of_prefix(prefix),
         };
+        if let Some(pause) = self.direct.other().trials.pause(begun) {
+            return self.unproved(pause, &conn);
+        }
         if let Some(channel) = self.direct.open(&label).await {
             return self.carry_direct(channel, conn).await;
         }
@@ -179,7 +183,8 @@ impl Forwarder {
         conn: Arc<Conn>,
     ) -> Result<(), ForwardError> {
         if let Some(key) = &self.config.key {
-            let proved = private::over_peer(&mut channel, key, Carried::Bytes).await;
+            let other = self.direct.other();
+            let proved = other.prove(&mut channel, key, Carried::Bytes).await;
             if let Err(e) = proved {
                 return self.unproved(e, &conn);
             }

@@ -3,12 +3,12 @@
 
 use super::direct::{DirectWay, DIRECT_TIMEOUT};
 use super::error::ForwardError;
-use super::other_client::OtherClient;
+use super::other_client::{KeyTrials, OtherClient};
 use crate::client::p2p::{
     carry_flow, carry_last_answers, carry_records, dial_flow, label, ChannelConn, FlowEnd, P2p,
 };
 use crate::client::pool::Pool;
-use crate::client::private::{self, Carried};
+use crate::client::private::Carried;
 use crate::collections::HashMap;
 use crate::config::{UdpForward, UdpTarget};
 use crate::handover::{Inherited, Item, Outgoing};
@@ -112,6 +112,7 @@ impl UdpForwarder {
             p2p,
             pools,
             host_prefix: config.host_prefix.clone(),
+            trials: KeyTrials::default(),
         };
         let name = format!("udpForwardAddr={}", socket.addr());
         let forwarder = Arc::new(Forwarder {
@@ -375,13 +376,9 @@ impl Forwarder {
         };
         let prefix = &self.config.host_prefix;
         loop {
-            let end = match self.direct.open(&label).await {
-                Some(channel) => self.carry_direct(channel, flow).await,
-                None if self.config.fallback => self.carry_relayed(&label, flow).await,
-                None => match self.direct.wait_open(&label, DIRECT_TIMEOUT).await {
-                    Some(channel) => self.carry_direct(channel, flow).await,
-                    None => Err(ForwardError::Unconnected),
-                },
+            let end = match self.direct.other().trials.pause(clock::now()) {
+                Some(pause) => Err(pause.into()),
+                None => self.carry_once(&label, flow).await,
             };
             match end {
                 Ok(FlowEnd::Idle | FlowEnd::Here) => return,
@@ -401,6 +398,22 @@ impl Forwarder {
         }
     }
 
+    /// Carries a flow by the best way that there is, until it ends or has to change its way.
+    async fn carry_once(
+        &self,
+        label: &str,
+        flow: &Arc<LocalFlow>,
+    ) -> Result<FlowEnd, ForwardError> {
+        match self.direct.open(label).await {
+            Some(channel) => self.carry_direct(channel, flow).await,
+            None if self.config.fallback => self.carry_relayed(label, flow).await,
+            None => match self.direct.wait_open(label, DIRECT_TIMEOUT).await {
+                Some(channel) => self.carry_direct(channel, flow).await,
+                None => Err(ForwardError::Unconnected),
+            },
+        }
+    }
+
     /// Returns the flow as a connection of records. Each way has its own, so that none begins within a record.
     fn conn(&self, flow: &Arc<LocalFlow>) -> Conn {
         let handle = FlowHandle {
@@ -416,7 +429,8 @@ impl Forwarder {
         flow: &Arc<LocalFlow>,
     ) -> Result<FlowEnd, ForwardError> {
         if let UdpTarget::Private(key) = &self.config.target {
-            private::over_peer(&mut channel, key, Carried::Datagrams).await?;
+            let other = self.direct.other();
+            other.prove(&mut channel, key, Carried::Datagrams).await?;
         }
         dial_flow(&mut channel).await?;
         Ok(carry_flow(&channel, &self.conn(flow), FLOW_TIMEOUT).await)

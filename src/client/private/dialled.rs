@@ -35,7 +35,11 @@ pub async fn over_relay(
         conn: conn.clone(),
         come,
     };
-    let (mut tls, exported) = Box::pin(tls::peer::dial(relayed)).await?;
+    let dialled = Box::pin(tls::peer::dial(relayed)).await;
+    let (mut tls, exported) = dialled.map_err(|e| match tls::peer::is_access_denied(&e) {
+        true => ProofError::LockedOut(None),
+        false => e.into(),
+    })?;
     let binding = ChannelBinding::of_session(exported);
     exchange::dial(&mut tls, key, carried, &binding).await?;
     let layer: Box<dyn ConnLayer> = Box::new(PrivateConn {

@@ -11,6 +11,13 @@ use std::time::Duration;
 /// Time that the other end has for its proof.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What an end with private services says in place of a proof, before it closes the connection: a zero, the reason,
+/// and for how long it holds in seconds (docs/p2p.md, "The proof of a key").
+const REFUSAL: usize = 6;
+const NO_PROOF: u8 = 0;
+const UNKNOWN_KEY: u8 = 1;
+const LOCKED_OUT: u8 = 2;
+
 /// Why a private service cannot be used by a connection.
 #[derive(Debug)]
 pub enum ProofError {
@@ -20,6 +27,12 @@ pub enum ProofError {
     Wrong,
     /// The other end has closed the connection in place of a proof.
     Refused,
+    /// The end with private services has none with this key.
+    UnknownKey,
+    /// The end with private services does not look at proofs of this end's address, for a time that it may have told.
+    LockedOut(Option<Duration>),
+    /// This end does not try the key again before this time has passed.
+    Paused(Duration),
 }
 
 impl fmt::Display for ProofError {
@@ -30,6 +43,22 @@ impl fmt::Display for ProofError {
             Self::Refused => f.write_str(
                 "the other client closed the connection: the key is not that of one of its private services, \
                  or it has given wrong keys too often",
+            ),
+            Self::UnknownKey => f.write_str(
+                "the key is wrong: it is not that of one of the other client's private services",
+            ),
+            Self::LockedOut(left) => {
+                f.write_str("wrong keys came from this address too often: the other client refuses it ")?;
+                match left {
+                    Some(left) => write!(f, "for {} s more", left.as_secs())?,
+                    None => f.write_str("for up to 10 minutes")?,
+                }
+                f.write_str(", or until its key changes")
+            }
+            Self::Paused(left) => write!(
+                f,
+                "the key was wrong, so it is not tried again for {} s; a reload with another key tries that at once",
+                left.as_secs()
             ),
         }
     }
@@ -62,18 +91,78 @@ pub async fn dial(
     carried: Carried,
     binding: &ChannelBinding,
 ) -> Result<(), ProofError> {
-    conn.write_all(&prove(key, ProvingEnd::Dialling, carried, binding))
-        .await?;
-    conn.flush().await?;
-    let answer = read(conn).await?;
+    let sending = async {
+        conn.write_all(&prove(key, ProvingEnd::Dialling, carried, binding))
+            .await?;
+        conn.flush().await
+    };
+    let sent: io::Result<()> = sending.await;
+    // An end that refuses may not wait for the proof.
+    let answer = match (read_answer(conn).await, sent) {
+        (Ok(answer), Ok(())) => answer,
+        (Err(e @ (ProofError::UnknownKey | ProofError::LockedOut(_))), _) => return Err(e),
+        (_, Err(e)) => return Err(e.into()),
+        (Err(e), Ok(())) => return Err(e),
+    };
     match is_proof(&answer, key, ProvingEnd::Serving, carried, binding) {
         true => Ok(()),
         false => Err(ProofError::Wrong),
     }
 }
 
+/// Reads a proof, or the error that the other end says in its place.
+async fn read_answer(conn: &mut (impl AsyncRead + Unpin)) -> Result<[u8; MESSAGE], ProofError> {
+    let reading = async {
+        let mut first = [0; REFUSAL];
+        conn.read_exact(&mut first).await?;
+        if let Some(refusal) = parse_refusal(first) {
+            return Ok(Err(refusal));
+        }
+        let mut message = [0; MESSAGE];
+        let (begun, rest) = message.split_at_mut(REFUSAL);
+        begun.copy_from_slice(&first);
+        conn.read_exact(rest).await?;
+        io::Result::Ok(Ok(message))
+    };
+    let read = timeout(PROOF_TIMEOUT, reading).await;
+    read.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?
+}
+
+/// Parses a refusal; `None` if it is the beginning of a proof.
+fn parse_refusal(bytes: [u8; REFUSAL]) -> Option<ProofError> {
+    let [NO_PROOF, reason, seconds @ ..] = bytes else {
+        return None;
+    };
+    let seconds = Duration::from_secs(u32::from_be_bytes(seconds).into());
+    Some(match reason {
+        UNKNOWN_KEY => ProofError::UnknownKey,
+        LOCKED_OUT => ProofError::LockedOut(Some(seconds)),
+        _ => ProofError::Refused,
+    })
+}
+
+/// Says why there is no proof, and closes the connection. What fails here is of no interest.
+async fn refuse(conn: &mut (impl AsyncWrite + Unpin), reason: u8, left: Duration) {
+    let [a, b, c, d] = u32::try_from(left.as_secs())
+        .unwrap_or(u32::MAX)
+        .to_be_bytes();
+    let refusing = async {
+        conn.write_all(&[NO_PROOF, reason, a, b, c, d]).await?;
+        conn.flush().await?;
+        conn.close().await
+    };
+    if let Some(Err(e)) = timeout(PROOF_TIMEOUT, refusing).await {
+        log::debug!("refusing a peer: {e}");
+    }
+}
+
+/// Tells the end that has dialled that its address is refused for this time.
+pub async fn refuse_locked_out(conn: &mut (impl AsyncWrite + Unpin), left: Duration) {
+    refuse(conn, LOCKED_OUT, left).await;
+}
+
 /// Checks the proof of the end that has dialled, and proves the same one of these keys. Returns what was given with
-/// that key. An end without a key learns nothing.
+/// that key. An end without a key learns nothing but that.
 pub async fn serve<'a, T>(
     conn: &mut (impl AsyncRead + AsyncWrite + Unpin),
     keys: impl Iterator<Item = (T, &'a Secret)>,
@@ -88,7 +177,10 @@ pub async fn serve<'a, T>(
             proved = Some((of_key, key));
         }
     }
-    let (of_key, key) = proved.ok_or(ProofError::Wrong)?;
+    let Some((of_key, key)) = proved else {
+        refuse(conn, UNKNOWN_KEY, Duration::ZERO).await;
+        return Err(ProofError::Wrong);
+    };
     conn.write_all(&prove(key, ProvingEnd::Serving, carried, binding))
         .await?;
     conn.flush().await?;

@@ -1,7 +1,7 @@
 //! The end with a private service: checks what peers prove, and carries the connections that the server relays.
 
 use super::exchange::{self, ProofError};
-use super::lockout::PeerUse;
+use super::lockout::{PeerRefusal, PeerUse};
 use super::proof::{Carried, ChannelBinding};
 use crate::client::p2p::ChannelConn;
 use crate::client::services::Services;
@@ -34,7 +34,15 @@ pub async fn serve_peer(
     carried: Carried,
 ) -> Result<(ServiceIndex, PeerUse), ProofError> {
     let binding = channel.binding().ok_or(ProofError::Refused)?;
-    let peer = PeerUse::acquire(channel.peer().map(|addr| addr.ip())).ok_or(ProofError::Refused)?;
+    let peer = match PeerUse::acquire(channel.peer().map(|addr| addr.ip())) {
+        Ok(peer) => peer,
+        Err(refusal) => {
+            if let PeerRefusal::LockedOut(left) = refusal {
+                exchange::refuse_locked_out(channel, left).await;
+            }
+            return Err(ProofError::Refused);
+        }
+    };
     match exchange::serve(channel, services.private(carried), carried, &binding).await {
         Ok(index) => Ok((index, peer)),
         Err(e) => {
@@ -49,12 +57,22 @@ pub async fn serve_peer(
 /// Encrypts the stream of a relayed connection from end to end, and finds the private service whose key the other
 /// end proves. `visitor` is where the connection comes from, as the server tells.
 pub async fn serve_relay(
-    stream: Stream,
+    mut stream: Stream,
     services: &Services,
     carried: Carried,
     visitor: Option<IpAddr>,
 ) -> Result<(PrivateStream, ServiceIndex, PeerUse), ProofError> {
-    let peer = PeerUse::acquire(visitor).ok_or(ProofError::Refused)?;
+    let peer = match PeerUse::acquire(visitor) {
+        Ok(peer) => peer,
+        Err(refusal) => {
+            if let PeerRefusal::LockedOut(_) = refusal {
+                // No handshake, which costs, for an end that is not heard.
+                stream.write_all(&tls::peer::ACCESS_DENIED).await?;
+                stream.close().await?;
+            }
+            return Err(ProofError::Refused);
+        }
+    };
     let accepting = timeout(HANDSHAKE_TIMEOUT, tls::peer::accept(stream)).await;
     let (mut tls, exported) = accepting.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
     let binding = ChannelBinding::of_session(exported);

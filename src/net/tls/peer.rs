@@ -20,6 +20,21 @@ const LABEL: &[u8] = b"EXPORTER-gt-private-service";
 /// The name that the dialling end asks for, which no certificate has.
 const NAME: &str = "gt.invalid";
 
+/// The alert `access_denied` (RFC 8446, section 6), which an end that was dialled sends in place of a handshake.
+pub const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
+
+/// Whether a handshake has failed by that alert.
+pub fn is_access_denied(e: &io::Error) -> bool {
+    let inner = e.get_ref();
+    let error = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(
+        error,
+        Some(rustls::Error::AlertReceived(
+            rustls::AlertDescription::AccessDenied
+        ))
+    )
+}
+
 /// What both ends of a session, and nobody else, know.
 pub type Exported = [u8; 32];
 
