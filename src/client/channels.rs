@@ -133,7 +133,8 @@ async fn carry(
         ServiceTarget::Proxy(target) => {
             match Box::pin(proxy::open(target, service, &mut channel, visitor)).await? {
                 Some(conn) => p2p::carry(channel, Arc::new(conn)).await,
-                None => Ok(()),
+                // It has got its answer.
+                None => channel.close().await,
             }
         }
         ServiceTarget::Server(addr) if service.config.is_udp() => {
@@ -298,7 +299,7 @@ async fn relay_private(
             ServiceTarget::Proxy(target) => {
                 match Box::pin(proxy::open(target, service, &mut stream, visitor)).await? {
                     Some(conn) => private::carry(stream, &conn).await,
-                    None => Ok(()),
+                    None => stream.close().await,
                 }
             }
             ServiceTarget::Server(addr) => {

@@ -254,7 +254,7 @@ pub fn peer_packets(data: &[u8]) {
                 if let Some(id) = probe.channel.and_then(|ids| ids[end]) {
                     match number % 4 {
                         0 => probe.ends[end].finish(id),
-                        1 => probe.ends[end].abort(id),
+                        1 => probe.ends[end].abort(id, probe.now),
                         _ => {}
                     }
                 }

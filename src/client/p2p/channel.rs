@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::task::{ready, Context, Poll};
 use std::time::Duration;
 
-/// One end of a channel. Dropping it ends the channel behind all bytes that were written.
+/// One end of a channel. Dropping it cuts the channel, unless its end was written (`poll_close`).
 pub struct ChannelConn {
     pub(super) link: PeerHandle,
     pub(super) id: u16,
@@ -81,9 +81,9 @@ impl ChannelConn {
         self.link.lock().poll_delivered(self.id, cx)
     }
 
-    /// Cuts the channel: the other end sees no graceful end. For channels of QUIC.
+    /// Cuts the channel: the other end sees no graceful end, as far as it can be told.
     pub(super) fn abort(&self) {
-        self.link.with(|peer| peer.abort(self.id));
+        self.link.with(|peer| peer.abort(self.id, clock::now()));
     }
 
     fn poll_take(&self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
@@ -220,6 +220,7 @@ pub async fn carry(channel: ChannelConn, conn: Arc<Conn>) -> io::Result<()> {
     Ok(())
 }
 
+/// The relay between a channel of SCTP and a connection. Dropped before its end, it cuts both.
 struct ChannelRelay {
     channel: ChannelConn,
     conn: Arc<Conn>,
@@ -227,6 +228,8 @@ struct ChannelRelay {
     stuck: Bytes,
     state: CarryState,
     timer: Option<Timer>,
+    /// Whether both sides have ended in good order.
+    is_whole: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,6 +252,7 @@ impl ChannelRelay {
             stuck: Bytes::new(),
             state: CarryState::Both,
             timer: None,
+            is_whole: false,
         }
     }
 
@@ -334,10 +338,26 @@ impl ChannelRelay {
     }
 }
 
+impl Drop for ChannelRelay {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            self.conn.reset_on_close();
+        }
+    }
+}
+
 impl Future for ChannelRelay {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = ready!(self.poll_relay(cx));
+        self.is_whole = result.is_ok();
+        Poll::Ready(result)
+    }
+}
+
+impl ChannelRelay {
+    fn poll_relay(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             match self.state {
                 CarryState::Both => {

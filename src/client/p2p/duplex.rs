@@ -17,7 +17,7 @@ const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(600);
 const MAX_PIECES_IN_A_ROW: u32 = 8;
 
 /// Moves bytes between a channel and a connection until both directions have ended, and passes each end on. When one
-/// side is cut, so is the other.
+/// side is cut, so is the other; both are when the relay is dropped before its end.
 pub struct DuplexRelay {
     channel: ChannelConn,
     conn: Arc<Conn>,
@@ -25,6 +25,8 @@ pub struct DuplexRelay {
     outward: Outward,
     /// When nothing has moved for too long since one direction has ended.
     timer: Option<Timer>,
+    /// Whether both directions have ended in good order.
+    is_whole: bool,
 }
 
 /// The direction from the channel to the connection.
@@ -64,6 +66,7 @@ impl DuplexRelay {
             },
             outward: Outward::Open,
             timer: None,
+            is_whole: false,
         }
     }
 
@@ -223,10 +226,16 @@ impl Future for DuplexRelay {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let result = ready!(self.poll_both(cx));
-        if result.is_err() {
+        self.is_whole = result.is_ok();
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for DuplexRelay {
+    fn drop(&mut self) {
+        if !self.is_whole {
             self.conn.reset_on_close();
             self.channel.abort();
         }
-        Poll::Ready(result)
     }
 }

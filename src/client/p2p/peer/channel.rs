@@ -36,6 +36,8 @@ pub(super) struct Channel {
     pub(super) watcher: Option<Waker>,
     /// Whether the bytes for the reader were discarded.
     pub(super) is_cut: bool,
+    /// Whether bytes for the reader will never come: the peer has cut the channel, or is gone.
+    pub(super) is_lost: bool,
     /// Number of bytes that were sent and not acknowledged.
     pub(super) outstanding: usize,
     pub(super) reader: Option<Waker>,

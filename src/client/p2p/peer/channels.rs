@@ -1,7 +1,7 @@
 //! The channels of a peer: opening, reading, writing and ending them.
 
 use super::channel::{Channel, ChannelPhase, OpenedChannel, IN};
-use super::credit::{Credits, CREDITED, WINDOW};
+use super::credit::{Credits, CREDITED, CUT, WINDOW};
 use super::{Peer, PeerState, Transport, RECEIVE};
 use crate::client::p2p::resets::StreamResets;
 use crate::client::p2p::{MAX_MESSAGE_IN, MAX_MESSAGE_OUT};
@@ -133,6 +133,10 @@ impl Peer {
                         && channel.credits.is_some() =>
                 {
                     let bytes = message.to_payload(16).unwrap_or_default();
+                    if bytes == CUT {
+                        channel.is_lost = true;
+                        continue;
+                    }
                     let credits = channel.credits.as_mut();
                     if credits.is_some_and(|credits| credits.receive(&bytes)) {
                         // The end that has opened the channel answers the first credit with its
@@ -442,13 +446,13 @@ impl Peer {
         }
     }
 
-    /// Whether the bytes held for a channel's reader were discarded.
+    /// Whether bytes for a channel's reader were discarded, or will never come.
     pub fn is_cut(&self, id: u16) -> bool {
         if let Transport::Quic(quic) = &self.transport {
             return quic.is_cut(id);
         }
         let channel = self.channels.get(&id);
-        channel.is_some_and(|channel| channel.is_cut)
+        channel.is_some_and(|channel| channel.is_cut || channel.is_lost)
     }
 
     /// Returns bytes that the reader did not consume.
@@ -582,14 +586,24 @@ impl Peer {
         }
     }
 
-    /// Cuts a channel of QUIC because the connection behind it was cut.
-    pub fn abort(&mut self, id: u16) {
+    /// Cuts a channel because the connection behind it was cut: what was written may not arrive. A channel of SCTP
+    /// without credit cannot tell the other end, which sees a graceful end.
+    pub fn abort(&mut self, id: u16, now: Instant) {
         let Self {
             transport, memory, ..
         } = self;
         if let Some(quic) = transport.quic() {
-            quic.abort(id, memory);
+            return quic.abort(id, memory);
         }
+        let (Some(channel), Some((_, association))) =
+            (self.channels.get_mut(&id), &mut self.association)
+        else {
+            return;
+        };
+        if channel.phase == ChannelPhase::Open && channel.credits.is_some() {
+            say(association, &mut self.resets, id, CUT, now);
+        }
+        self.finish(id);
     }
 
     /// Creates a channel that holds `bytes`, with sent bytes that are not acknowledged.
@@ -619,7 +633,7 @@ impl Peer {
         channel.is_none_or(|channel| channel.phase == ChannelPhase::Closed)
     }
 
-    /// Notes that a channel's owner has dropped it.
+    /// Notes that a channel's owner has dropped it. One whose end was not written is cut.
     pub fn drop_channel(&mut self, id: u16, now: Instant) {
         self.end_flow(id);
         let Self {
@@ -632,7 +646,7 @@ impl Peer {
             }
             return;
         }
-        self.finish(id);
+        self.abort(id, now);
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.is_dropped = true;
             (channel.reader, channel.writer, channel.watcher) = (None, None, None);
@@ -673,10 +687,20 @@ fn say_credit(
     bytes: usize,
     now: Instant,
 ) {
+    say(association, resets, id, bytes.to_string().as_bytes(), now);
+}
+
+/// Sends a text message on a channel with credit.
+fn say(
+    association: &mut Association,
+    resets: &mut StreamResets,
+    id: u16,
+    text: &[u8],
+    now: Instant,
+) {
     if let Ok(mut stream) = association.stream(id) {
-        let text = bytes.to_string();
         let ppi = PayloadProtocolIdentifier::String;
-        if stream.write_with_ppi(now, text.as_bytes(), ppi).is_ok() {
+        if stream.write_with_ppi(now, text, ppi).is_ok() {
             resets.written(id);
         }
     }

@@ -4,6 +4,8 @@
 /// The protocol name of a channel with credit, between two ends of gt (docs/p2p.md, "Channels"). A
 /// channel whose reader stops then does not fill SCTP's buffer.
 pub(super) const CREDITED: &str = "gt-credit";
+/// The message of a channel with credit that is about to end, although bytes are missing.
+pub(super) const CUT: &[u8] = b"cut";
 /// Maximum bytes of a channel with credit that are in flight or wait for the reader.
 pub(super) const WINDOW: usize = 256 * 1024;
 /// Number of bytes that are taken before credit is sent.

@@ -334,6 +334,9 @@ impl Peer {
             self.state = PeerState::Over(why);
         }
         for channel in self.channels.values_mut() {
+            // The peer has not ended it.
+            let is_part = matches!(channel.phase, ChannelPhase::Open | ChannelPhase::Draining);
+            channel.is_lost |= is_part;
             channel.phase = ChannelPhase::Closed;
             channel.wake();
         }

@@ -605,7 +605,27 @@ fn a_silent_peer_is_ended_with_its_channels() {
     assert!(over);
     for end in 0..2 {
         assert!(pair.read(end, id, &mut Vec::new()), "it should end");
+        assert!(pair.ends[end].is_cut(id), "not all has come");
         assert!(ask(|cx| pair.ends[end].poll_room(id, cx)).is_some_and(|it| it.is_none()));
+    }
+}
+
+#[test]
+fn a_channel_with_credit_that_is_dropped_without_its_end_is_cut() {
+    for is_ended in [false, true] {
+        let mut pair = Pair::connected();
+        let id = pair.open(OFFERS);
+        pair.exchange(id, KIB);
+        let mut got = Vec::new();
+        pair.write(OFFERS, id, b"part");
+        if is_ended {
+            pair.ends[OFFERS].finish(id);
+        }
+        pair.ends[OFFERS].drop_channel(id, pair.now);
+        let ended = |pair: &mut Pair| pair.read(ANSWERS, id, &mut got);
+        assert!(pair.run(Duration::from_secs(10), ended));
+        assert_eq!(got, b"part");
+        assert_eq!(pair.ends[ANSWERS].is_cut(id), !is_ended);
     }
 }
 

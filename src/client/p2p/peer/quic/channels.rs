@@ -604,9 +604,13 @@ impl QuicTransport {
         }
     }
 
-    /// Notes that a channel's owner has dropped it: what was written still arrives.
+    /// Notes that a channel's owner has dropped it: what was written before its end still arrives. Without an end, the
+    /// channel is cut, so that a part does not look complete.
     pub(in super::super) fn drop_channel(&mut self, id: u16, memory: &MemoryShare) {
-        self.finish(id);
+        let sending = self.channels.get(&id).map(|it| it.sending);
+        if sending == Some(Sending::Open) {
+            self.reset(id, code::ABORTED, memory);
+        }
         self.stop(id, code::CLOSED, memory);
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.is_dropped = true;

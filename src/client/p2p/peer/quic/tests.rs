@@ -126,7 +126,7 @@ fn a_cut_channel_has_no_graceful_end() {
         pair.read(ANSWERS, there, &mut got);
         got == b"part"
     }));
-    pair.ends[OFFERS].abort(here);
+    pair.ends[OFFERS].abort(here, pair.now);
     assert!(pair.run(5 * SECOND, |pair| pair.read(ANSWERS, there, &mut got)));
     assert!(pair.ends[ANSWERS].is_cut(there));
     let room = |pair: &mut Pair| ask(|cx| pair.ends[ANSWERS].poll_room(there, cx)) == Some(None);
@@ -139,12 +139,30 @@ fn a_cut_channel_has_no_graceful_end() {
 }
 
 #[test]
-fn what_was_written_arrives_after_the_channel_was_dropped() {
+fn a_channel_that_is_dropped_without_its_end_is_cut() {
+    let mut pair = connected();
+    let [here, there] = open(&mut pair, OFFERS, "");
+    pair.write(OFFERS, here, b"part");
+    pair.ends[OFFERS].drop_channel(here, pair.now);
+    assert!(pair.run(5 * SECOND, |pair| pair.read(
+        ANSWERS,
+        there,
+        &mut Vec::new()
+    )));
+    assert!(pair.ends[ANSWERS].is_cut(there));
+    pair.ends[ANSWERS].drop_channel(there, pair.now);
+    pair.rest(SECOND);
+    assert!(pair.ends.iter().all(|end| end.channels() == 0));
+}
+
+#[test]
+fn what_was_written_before_the_end_arrives_after_the_channel_was_dropped() {
     let mut pair = connected();
     pair.loss = 300;
     let [here, there] = open(&mut pair, OFFERS, "");
     let bytes = numbers(50 * KIB, 7);
     assert_eq!(pair.write(OFFERS, here, &bytes), bytes.len());
+    pair.ends[OFFERS].finish(here);
     pair.ends[OFFERS].drop_channel(here, pair.now);
     let mut got = Vec::new();
     assert!(pair.run(60 * SECOND, |pair| pair.read(ANSWERS, there, &mut got)));
