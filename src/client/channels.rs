@@ -298,13 +298,17 @@ async fn relay_private(
             }
             ServiceTarget::Proxy(target) => {
                 match Box::pin(proxy::open(target, service, &mut stream, visitor)).await? {
-                    Some(conn) => private::carry(stream, &conn).await,
+                    Some(conn) => {
+                        private::carry(stream, &conn).await;
+                        Ok(())
+                    }
                     None => stream.close().await,
                 }
             }
             ServiceTarget::Server(addr) => {
                 let conn = dial(service, addr, visitor).await?;
-                private::carry(stream, &conn).await
+                private::carry(stream, &conn).await;
+                Ok(())
             }
         }
     };

@@ -39,6 +39,8 @@ pub(crate) struct ClientContext {
     /// The rules about visitors, which a client shares with those that it has replaced.
     pub(super) visitor_rules: Arc<VisitorRules>,
     pub(super) stop: Shutdown,
+    /// Triggered when relays have had their time to end.
+    pub(super) cut: Shutdown,
     /// Notified to make waiting pools retry at once.
     pub(super) retry: Event,
     /// Tunnels and relays that are still running.

@@ -262,6 +262,7 @@ impl Client {
             services: Mutex::new(Arc::new(plan.services)),
             visitor_rules,
             stop: Shutdown::default(),
+            cut: Shutdown::default(),
             retry: Event::new(),
             serving: WaitGroup::default(),
         });
@@ -465,11 +466,12 @@ impl Client {
         };
         timeout(patience, drained()).await;
         pools().for_each(|pool| pool.finish());
-        // Cut streams must be reset; the end of the process would close them gracefully.
-        timeout(CUT_TIMEOUT, drained()).await;
+        all().for_each(|client| client.context.cut.trigger());
         for client in all() {
             client.p2p.close().await;
         }
+        // What was cut, streams and channels, must be reset; the end of the process would close it gracefully.
+        timeout(CUT_TIMEOUT, drained()).await;
     }
 }
 

@@ -64,6 +64,21 @@ mod tests {
     }
 
     #[test]
+    fn a_relay_that_is_dropped_cuts_both_ends() {
+        async_std::task::block_on(async {
+            let (near, far) = bridge().unwrap();
+            let (conn, visitor) = bridge().unwrap();
+            let mut carrying = Box::pin(async move { carry(&conn, &near, PAUSE).await });
+            assert!(future::poll_once(&mut carrying).await.is_none());
+            drop(carrying);
+            for end in [far, visitor] {
+                let cut = TcpStream::from(end).read(&mut [0]).unwrap_err();
+                assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);
+            }
+        });
+    }
+
+    #[test]
     fn a_half_closed_bridge_is_reset_when_the_other_direction_pauses() {
         async_std::task::block_on(async {
             let (near, far) = bridge().unwrap();
@@ -95,7 +110,7 @@ mod tests {
                 drop(end);
             }
             drop(pauses.recv().await.unwrap());
-            carrying.await;
+            carrying.await.unwrap_err();
             // A graceful end would tell the visitor that it has everything.
             let cut = visitor.read(&mut [0]).await.unwrap_err();
             assert_eq!(cut.kind(), io::ErrorKind::ConnectionReset);

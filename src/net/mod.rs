@@ -58,6 +58,8 @@ pub(crate) mod websocket;
 pub(crate) use crate::sim::kernel;
 #[cfg(any(feature = "server", feature = "p2p"))]
 pub use carry::carry;
+#[cfg(feature = "p2p")]
+pub use carry::CarriedEnd;
 pub use congestion::warn_without_bbr;
 #[cfg(feature = "server")]
 pub use congestion::{congestion_of_new, set_bbr};

@@ -181,7 +181,7 @@ impl ServerState {
         }
         let serving = self.serving.begin();
         crate::net::spawn(async move {
-            carry(&conn, &near, HALF_CLOSE_TIMEOUT).await;
+            carry(&*conn, &near, HALF_CLOSE_TIMEOUT).await;
             drop((serving, permit));
         });
         Ok(())

@@ -96,9 +96,10 @@ impl TcpForwarder {
                 loop {
                     let (socket, _) = accepting.accept().await;
                     let serving = context.serving.begin();
-                    let way = way.clone();
+                    let (way, cut) = (way.clone(), context.cut.clone());
                     crate::net::spawn(async move {
-                        if let Err(e) = way.carry(Arc::new(socket.into())).await {
+                        let carrying = way.carry(Arc::new(socket.into()));
+                        if let Some(Err(e)) = cut.or(carrying).await {
                             log::debug!("a forwarded connection: {e}");
                         }
                         drop(serving);
@@ -153,7 +154,7 @@ impl Forwarder {
                 Ok(relayed) => {
                     let _relayed = self.direct.relayed();
                     conn.write_all(&relayed.come).await?;
-                    net::carry(&conn, &relayed.conn, HALF_CLOSE_TIMEOUT).await;
+                    net::carry(&*conn, &relayed.conn, HALF_CLOSE_TIMEOUT).await;
                     return Ok(());
                 }
                 // The direct way leads to the same end.

@@ -6,11 +6,11 @@ use super::proof::{Carried, ChannelBinding};
 use crate::client::p2p::ChannelConn;
 use crate::client::services::Services;
 use crate::client::visitor_conn::VisitorConn;
-use crate::net::{timeout, tls, with_read_buf, Conn, Timer};
+use crate::net::{self, timeout, tls, CarriedEnd, Conn};
+use crate::sync::Mutex;
 use crate::tunnel::Stream;
-use crate::wire::frame::ServiceIndex;
-use futures_lite::{future, io::split, AsyncRead, AsyncWrite, AsyncWriteExt};
-use std::future::poll_fn;
+use crate::wire::frame::{ResetCode, ServiceIndex};
+use futures_lite::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -19,8 +19,6 @@ use std::time::Duration;
 
 /// Time that the handshake of TLS may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Maximum bytes moved at a time.
-const MAX_READ: usize = 16 * 1024;
 /// Time that one direction may pause when the other has ended.
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -89,76 +87,35 @@ pub async fn serve_relay(
 
 /// Moves bytes between a relayed connection and one to its service until both directions have ended. A failure cuts
 /// both.
-pub async fn carry(stream: PrivateStream, conn: &Conn) -> io::Result<()> {
-    let (mut reader, mut writer) = split(stream);
-    let there = async {
-        loop {
-            let piece = read_piece(|cx, buf| Pin::new(&mut reader).poll_read(cx, buf)).await?;
-            if piece.is_empty() {
-                return poll_fn(|cx| conn.poll_shutdown(cx)).await;
-            }
-            conn.write_all(&piece).await?;
-            future::yield_now().await;
-        }
-    };
-    let back = async {
-        loop {
-            let piece = read_piece(|cx, buf| conn.poll_read(cx, buf)).await?;
-            if piece.is_empty() {
-                return writer.close().await;
-            }
-            writer.write_all(&piece).await?;
-            writer.flush().await?;
-            future::yield_now().await;
-        }
-    };
-    let carried = both(there, back).await;
-    if carried.is_err() {
-        conn.reset_on_close();
+pub async fn carry(stream: PrivateStream, conn: &Conn) {
+    let stream = SharedStream(Mutex::new(stream));
+    net::carry(&stream, conn, HALF_CLOSE_TIMEOUT).await;
+}
+
+/// A private stream that both directions of a relay use.
+struct SharedStream(Mutex<PrivateStream>);
+
+impl CarriedEnd for SharedStream {
+    fn poll_read(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.lock()).poll_read(cx, buf)
     }
-    carried
-}
 
-/// Waits for both directions. When one has ended, the other may go on for a while.
-async fn both(
-    there: impl std::future::Future<Output = io::Result<()>>,
-    back: impl std::future::Future<Output = io::Result<()>>,
-) -> io::Result<()> {
-    let mut there = std::pin::pin!(there);
-    let mut back = std::pin::pin!(back);
-    let first = poll_fn(|cx| {
-        if let Poll::Ready(result) = there.as_mut().poll(cx) {
-            return Poll::Ready((true, result));
-        }
-        back.as_mut().poll(cx).map(|result| (false, result))
-    });
-    let (is_there, result) = first.await;
-    result?;
-    let rest = async {
-        match is_there {
-            true => back.await,
-            false => there.await,
-        }
-    };
-    let late = async {
-        Timer::after(HALF_CLOSE_TIMEOUT).await;
-        Err(io::ErrorKind::TimedOut.into())
-    };
-    future::or(rest, late).await
-}
+    fn poll_write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.0.lock()).poll_write(cx, buf)
+    }
 
-/// Reads some bytes; none at the end. Waiting takes no buffer.
-async fn read_piece(
-    mut poll_read: impl FnMut(&mut Context<'_>, &mut [u8]) -> Poll<io::Result<usize>>,
-) -> io::Result<Vec<u8>> {
-    poll_fn(|cx| {
-        with_read_buf(|buf| {
-            let buf = buf.get_mut(..MAX_READ).unwrap_or_default();
-            let read = poll_read(cx, buf);
-            read.map_ok(|n| buf.get(..n).unwrap_or_default().to_vec())
-        })
-    })
-    .await
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.lock()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.0.lock()).poll_close(cx)
+    }
+
+    fn reset_on_close(&self) {
+        // The other end misses the end of TLS.
+        self.0.lock().0.get_mut().0.fail(ResetCode::Aborted);
+    }
 }
 
 impl AsyncRead for PrivateStream {
