@@ -32,6 +32,9 @@ const FLOW_TIMEOUT: Duration = Duration::from_secs(300);
 pub const ACCEPT: AcceptChannel = accept;
 
 fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
+    if context.stop.is_triggered() {
+        return log::debug!("a peer opens a channel to a client that is about to end");
+    }
     let services = context.services();
     let wanted = match ServiceLabel::parse(label) {
         ServiceLabel::Private => Wanted::Private(Carried::Bytes),

@@ -458,6 +458,7 @@ impl Client {
         let all = || self.predecessors.iter().chain([self]);
         let pools = || all().flat_map(|client| &client.pools);
         all().for_each(|client| client.context.stop.trigger());
+        all().for_each(|client| client.p2p.refuse_channels());
         pools().for_each(|pool| pool.close());
         let drained = || async {
             for client in all() {

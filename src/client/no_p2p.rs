@@ -41,6 +41,8 @@ impl P2p {
 
     pub async fn close(&self) {}
 
+    pub fn refuse_channels(&self) {}
+
     /// Describes the peers for the web page: there are none.
     #[cfg(feature = "web")]
     pub fn describe(&self) -> Vec<serde_json::Value> {

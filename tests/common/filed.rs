@@ -1,6 +1,6 @@
 //! An end whose configuration is a file that tests change.
 
-use super::gt::{client, server, Gt};
+use super::gt::{client, server, Gt, Successor};
 use super::scratch::Scratch;
 use std::net::SocketAddr;
 
@@ -39,6 +39,12 @@ impl Filed {
         let mut filed = Self::start("client", text, rules);
         filed.gt.wait_for_tunnel();
         filed
+    }
+
+    /// Restarts with other rules, and waits until the new process has taken over.
+    pub fn restart(&mut self, rules: &str) -> Successor {
+        self.scratch.file("gt.yaml", (self.text)(rules));
+        self.gt.restart()
     }
 
     pub fn reload(&mut self, rules: &str) {

@@ -1,8 +1,11 @@
 //! The ways of forwarded connections: through the server at once, directly as soon as that is possible.
 
+use crate::common::eventually;
+use crate::common::filed::Filed;
 use crate::common::gt::{client, client_of_id1, gt, server, Gt};
 use crate::common::service::{self, assert_echo, Service};
 use crate::common::visitor::connect;
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 
 /// A server, a client with an echo service, and one that forwards to it.
@@ -82,9 +85,15 @@ fn the_first_connection_goes_through_the_server_and_later_ones_directly() {
     ends.assert_counts(1, 1);
     assert_echo(&mut first, b"still through the server");
     let status = status(&ends.forwarding);
-    let start = format!("{addr} to=id1 state=direct way=");
+    let start = format!("{addr} to=id1 state=direct+relay way=");
     assert!(status.starts_with(&start), "{status}");
     assert!(status.contains(" relaying=1"), "{status}");
+    drop(first);
+    eventually("nothing to be relayed", || {
+        let status = self::status(&ends.forwarding);
+        let is_direct = status.contains(" state=direct way=") && status.ends_with(" relaying=0");
+        is_direct.then_some(())
+    });
 }
 
 #[test]
@@ -115,6 +124,51 @@ fn connections_go_through_the_server_again_when_the_direct_way_has_ended() {
     let status = status(&ends.forwarding);
     assert!(status.contains(" state=relay way=server "), "{status}");
     assert!(status.contains("s: no direct connection: "), "{status}");
+}
+
+/// A client whose file tests change forwards to the ends' echo service; a reload leaves its peer or closes it.
+#[test]
+fn a_reload_keeps_the_peer_unless_the_forwarder_changes() {
+    let mut ends = ends("");
+    let (remote, stun) = (ends.server.addr(), ends.server.stun_addr());
+    let text = move |more: &str| {
+        format!(
+            "options: {{remote: \"tcp://{remote}\", id: id2, secret: secret2, remoteSTUN: \"stun:{stun}\", \
+             tcpForwardAddr: \"127.0.0.1:0\", tcpForwardHostPrefix: id1{more}}}\n"
+        )
+    };
+    let mut filed = Filed::start("client", text, "");
+    let addr = filed.gt.forward_addr();
+    assert_echo(&mut connect(addr), b"through the server");
+    filed.gt.wait_for_direct_way();
+    let mut before = connect(addr);
+    assert_echo(&mut before, b"directly");
+    filed.reload(", webrtcConnectionIdleTimeout: 11m");
+    assert_echo(&mut connect(addr), b"directly, by the same peer");
+    let status = status(&filed.gt);
+    assert!(status.contains(" state=direct "), "{status}");
+    // A connection goes on by the peer of a forwarder that has changed, and then the peer ends.
+    let gone = ends.serving.gone_peers().len();
+    filed.reload(", webrtcConnectionIdleTimeout: 11m, tcpForwardFallback: false");
+    assert_echo(&mut before, b"it goes on");
+    assert_echo(&mut connect(addr), b"by a new peer");
+    assert_eq!(ends.serving.gone_peers().len(), gone);
+    drop(before);
+    ends.serving.wait_for_gone_peers(gone + 1);
+}
+
+#[test]
+fn a_client_that_stops_tells_the_other_end() {
+    let mut ends = ends("");
+    assert_echo(&mut ends.visit(), b"through the server");
+    ends.forwarding.wait_for_direct_way();
+    let mut direct = ends.visit();
+    assert_echo(&mut direct, b"directly");
+    ends.forwarding.stop();
+    let line = ends.serving.wait_for("peer gone: ");
+    assert!(line.contains("the peer has ended it"), "{line}");
+    let end = direct.read(&mut [0]);
+    assert!(end.is_err(), "a cut does not look complete: {end:?}");
 }
 
 #[test]

@@ -218,6 +218,41 @@ fn a_changed_key_ends_the_connections_of_the_one_before() {
 }
 
 #[test]
+fn a_process_that_is_replaced_takes_no_connections_with_a_removed_key() {
+    let mut ends = ends();
+    let (mut forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {KEY}"));
+    assert_echo(&mut connect(addr), b"through the server");
+    forwarding.wait_for_direct_way();
+    let mut before = connect(addr);
+    assert_echo(&mut before, b"directly");
+    let _successor = ends.serving.restart(OTHER_KEY);
+    // The old process still has this one, and takes no others.
+    assert_echo(&mut before, b"it goes on");
+    let mut got = Vec::new();
+    let mut after = connect(addr);
+    let _ = after.write_all(b"hello");
+    let _ = after.read_to_end(&mut got);
+    assert!(got.is_empty(), "{got:?}");
+    forwarding.wait_for("the key is wrong");
+    assert_echo(&mut before, b"it goes on still");
+}
+
+#[test]
+fn a_process_that_is_replaced_leaves_new_connections_to_the_other_one() {
+    let mut ends = ends();
+    let (mut forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {KEY}"));
+    assert_echo(&mut connect(addr), b"through the server");
+    forwarding.wait_for_direct_way();
+    let mut before = connect(addr);
+    assert_echo(&mut before, b"directly");
+    let _successor = ends.serving.restart(KEY);
+    for _ in 0..5 {
+        assert_echo(&mut connect(addr), b"a new one");
+    }
+    assert_echo(&mut before, b"it goes on");
+}
+
+#[test]
 fn a_connection_that_is_cut_on_its_way_does_not_look_complete() {
     let ends = ends();
     let way = Forwarder::start(0, ends.remote);

@@ -7,7 +7,7 @@ use super::status;
 use crate::client::backoff::Backoff;
 use crate::client::p2p::endpoint::Endpoint;
 use crate::client::p2p::link::PeerHandle;
-use crate::client::p2p::peer::{PeerPath, PeerState, ENDED_HERE};
+use crate::client::p2p::peer::{Peer, PeerPath, PeerState, ENDED_HERE};
 use crate::client::p2p::ChannelConn;
 use crate::net::{clock, timeout, Shutdown, Timer};
 use crate::sync::{Mutex, MutexGuard};
@@ -150,7 +150,10 @@ impl DirectWay {
                 inner.counts.direct = inner.counts.direct.wrapping_add(1);
                 Some(channel)
             }
-            Some(false) => None,
+            Some(false) => {
+                self.replace(&link);
+                None
+            }
             None => {
                 self.doubt(&link);
                 None
@@ -208,10 +211,17 @@ impl DirectWay {
         let is_doubted = |doubted: &Option<Instant>| {
             doubted.is_some_and(|at| now.saturating_duration_since(at) < DOUBT_TIME)
         };
-        // One peer is enough for QUIC, whose channels do not wait for each other.
-        let suffices = |slot: &PeerSlot| match slot {
-            PeerSlot::Up { link, doubted } => !is_doubted(doubted) && link.lock().has_room(),
+        let is_usable = |slot: &PeerSlot| match slot {
+            PeerSlot::Up { link, doubted } => !is_doubted(doubted) && !link.lock().is_lost(),
             PeerSlot::Empty | PeerSlot::Connecting => false,
+        };
+        // One peer is enough for QUIC, whose channels do not wait for each other.
+        let suffices = |slot: &PeerSlot| {
+            let has_room = |slot: &PeerSlot| match slot {
+                PeerSlot::Up { link, .. } => link.lock().has_room(),
+                PeerSlot::Empty | PeerSlot::Connecting => false,
+            };
+            is_usable(slot) && has_room(slot)
         };
         let pauses = pauses || inner.slots.iter().any(suffices);
         let is_empty = |slot: &PeerSlot| matches!(slot, PeerSlot::Empty);
@@ -226,13 +236,30 @@ impl DirectWay {
                 crate::net::spawn(self.clone().fill(at));
             }
         }
-        let up = inner.slots.iter().filter_map(|slot| match slot {
-            PeerSlot::Up { link, doubted } if !is_doubted(doubted) => Some(link.clone()),
-            _ => None,
+        let up = inner.slots.iter().filter(|slot| is_usable(slot));
+        let up = up.filter_map(|slot| match slot {
+            PeerSlot::Up { link, .. } => Some(link.clone()),
+            PeerSlot::Empty | PeerSlot::Connecting => None,
         });
         let up: Vec<PeerHandle> = up.collect();
         drop(inner);
         up.into_iter().min_by_key(|link| link.lock().channels())
+    }
+
+    /// Opens no more channels of a peer that refuses them, as a process that is about to end does, and begins to look
+    /// for another one.
+    fn replace(self: &Arc<Self>, refusing: &PeerHandle) {
+        log::debug!(
+            "a peer of {} takes no more connections",
+            self.other.host_prefix
+        );
+        refusing.with(Peer::retire);
+        for slot in &mut self.lock().slots {
+            if matches!(slot, PeerSlot::Up { link, .. } if link.is(refusing)) {
+                *slot = PeerSlot::Empty;
+            }
+        }
+        self.link();
     }
 
     /// Notes that a peer has not answered in time.
@@ -342,14 +369,24 @@ impl DirectWay {
         }
     }
 
-    /// Waits for the end of a peer. Without another one, the way has changed.
+    /// Waits for the end of a peer. Without another one, the way has changed. When the forwarder stops, the peer ends
+    /// with its last channel.
     async fn watch(self: Arc<Self>, link: PeerHandle, endpoint: Arc<Endpoint>) {
         let over = async {
             self.other.follow(&link, &endpoint).await;
             link.over().await
         };
-        let why = self.stop.or(over).await;
-        let Some(why) = why else {
+        let recovering = async {
+            while link.lost().await.is_some() {
+                link.found().await;
+                self.changed.notify(usize::MAX);
+            }
+            link.over().await
+        };
+        let mut over = Box::pin(future::or(over, recovering));
+        let Some(why) = self.stop.or(over.as_mut()).await else {
+            link.with(Peer::retire);
+            over.await;
             return;
         };
         let mut inner = self.lock();
@@ -389,12 +426,13 @@ impl DirectWay {
             })
             .collect();
         let connects = |slot: &PeerSlot| matches!(slot, PeerSlot::Connecting);
+        let is_lost = |link: &PeerHandle| link.lock().is_lost();
         let now = clock::now();
         let mut status = DirectStatus {
             name: self.name.clone(),
             host_prefix: self.other.host_prefix.clone(),
             paths: Vec::new(),
-            is_connecting: inner.slots.iter().any(connects),
+            is_connecting: inner.slots.iter().any(connects) || links.iter().any(is_lost),
             retry: inner.retry_at.map(|at| at.saturating_duration_since(now)),
             failure: inner.failure.clone(),
             counts: inner.counts,
@@ -404,7 +442,7 @@ impl DirectWay {
         let connected = |link: &PeerHandle| {
             let peer = link.lock();
             peer.path()
-                .filter(|_| *peer.state() == PeerState::Connected)
+                .filter(|_| *peer.state() == PeerState::Connected && !peer.is_lost())
         };
         status.paths = links.iter().filter_map(connected).collect();
         status

@@ -26,23 +26,35 @@ pub fn lines() -> Vec<String> {
     running.map(|way| way.status().to_string()).collect()
 }
 
+impl DirectStatus {
+    /// Returns the word for the state.
+    fn state(&self) -> &'static str {
+        match (self.paths.is_empty(), self.is_connecting, self.relayed) {
+            (false, _, 0) => "direct",
+            // Some have begun before the direct way was up, or while it did not answer.
+            (false, _, _) => "direct+relay",
+            (true, true, _) => "connecting",
+            (true, false, _) => "relay",
+        }
+    }
+}
+
 impl fmt::Display for DirectStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             name,
             host_prefix,
             paths,
-            is_connecting,
+            is_connecting: _,
             retry,
             failure,
             counts,
             relayed,
         } = self;
-        write!(f, "{name} to={host_prefix} ")?;
-        match (&paths[..], is_connecting) {
-            ([best, ..], _) => write!(f, "state=direct {best} peers={}", paths.len())?,
-            ([], true) => f.write_str("state=connecting way=server")?,
-            ([], false) => f.write_str("state=relay way=server")?,
+        write!(f, "{name} to={host_prefix} state={} ", self.state())?;
+        match &paths[..] {
+            [best, ..] => write!(f, "{best} peers={}", paths.len())?,
+            [] => f.write_str("way=server")?,
         }
         write!(
             f,
@@ -92,8 +104,13 @@ mod tests {
         });
         assert_eq!(
             status.to_string(),
-            "tcpForwardAddr=127.0.0.1:8000 to=id1 state=direct way=host over=QUIC rtt=3ms loss=0.0% peers=1 \
+            "tcpForwardAddr=127.0.0.1:8000 to=id1 state=direct+relay way=host over=QUIC rtt=3ms loss=0.0% peers=1 \
              direct=2 relayed=1 relaying=1"
+        );
+        status.relayed = 0;
+        assert!(
+            status.to_string().contains(" state=direct way=host "),
+            "{status}"
         );
     }
 }

@@ -433,7 +433,13 @@ impl Forwarder {
             other.prove(&mut channel, key, Carried::Datagrams).await?;
         }
         dial_flow(&mut channel).await?;
-        Ok(carry_flow(&channel, &self.conn(flow), FLOW_TIMEOUT).await)
+        let conn = self.conn(flow);
+        let carrying = carry_flow(&channel, &conn, FLOW_TIMEOUT);
+        let silent = async {
+            channel.silent().await;
+            FlowEnd::Way
+        };
+        Ok(future::or(carrying, silent).await)
     }
 
     /// Carries a flow through the server until there is a direct way.

@@ -34,6 +34,11 @@ impl ChannelConn {
         poll_fn(|cx| self.link.lock().poll_answered(self.id, cx)).await
     }
 
+    /// Waits until the other end has been silent for so long that datagrams are better sent another way, or has ended.
+    pub async fn silent(&self) {
+        self.link.silent().await;
+    }
+
     /// Returns what binds a proof to the connection of the channel; `None` if that has ended.
     pub fn binding(&self) -> Option<ChannelBinding> {
         self.link.lock().binding()

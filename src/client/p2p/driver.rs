@@ -58,6 +58,10 @@ impl<F: FnMut(ChannelConn, OpenedChannel) + Unpin> PeerDriver<F> {
             PeerState::Connecting => {
                 Some((self.begun + CONNECT_TIMEOUT, "it did not connect in time"))
             }
+            PeerState::Connected if peer.is_retired() => {
+                let idle = peer.idle_since();
+                idle.map(|since| (since, "it is not needed any more"))
+            }
             PeerState::Connected if self.idle.is_zero() => None,
             PeerState::Connected => peer
                 .idle_since()

@@ -38,8 +38,6 @@ const NAT_TRIES: u32 = 2;
 const NAT_TIMEOUT: Duration = Duration::from_millis(250);
 /// Interval in which the socket of a peer that is gone is found.
 const DETOUR_CHECK_INTERVAL: Duration = Duration::from_secs(10);
-/// Time that peers have to send their last datagrams.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum number of this machine's addresses sent to a peer.
 const MAX_HOST_CANDIDATES: usize = 12;
 
@@ -129,7 +127,6 @@ impl Endpoint {
     }
 
     /// Returns the peers.
-    #[cfg(feature = "web")]
     pub fn links(&self) -> Vec<PeerHandle> {
         self.lock().peers.clone()
     }
@@ -150,22 +147,22 @@ impl Endpoint {
         self.lock().peers.len()
     }
 
-    /// Ends all peers, and waits until the task of each has sent its last datagrams, but not for long.
-    pub async fn close(&self) {
-        let links = self.lock().peers.clone();
-        for link in links {
+    /// Ends all peers; their tasks send the last datagrams.
+    pub fn end_peers(&self) {
+        for link in self.links() {
             link.with(|peer| peer.close(clock::now()));
         }
-        let removed = async {
-            loop {
-                let removed = self.removed.listen();
-                if self.peers() == 0 {
-                    return;
-                }
-                removed.await;
+    }
+
+    /// Waits until the task of each peer has ended.
+    pub async fn without_peers(&self) {
+        loop {
+            let removed = self.removed.listen();
+            if self.peers() == 0 {
+                return;
             }
-        };
-        timeout(CLOSE_TIMEOUT, removed).await;
+            removed.await;
+        }
     }
 
     /// Passes each datagram to its peer, as long as the endpoint has another owner.

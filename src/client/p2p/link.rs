@@ -1,6 +1,7 @@
 //! The handle of a peer, which its task and its channels share.
 
 use super::peer::{Peer, PeerState};
+use crate::net::timeout;
 use crate::sync::{Mutex, MutexGuard};
 use event_listener::Event;
 use std::future::poll_fn;
@@ -8,7 +9,10 @@ use std::net::SocketAddr;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::task::{Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Time after which a peer that is lost counts as silent: 8 s after the last sign of it.
+const SILENT_AFTER_LOST: Duration = Duration::from_secs(6);
 
 /// A handle of a peer. Clones refer to the same peer.
 #[derive(Clone)]
@@ -114,6 +118,27 @@ impl PeerHandle {
                 }
             }
             changed.await;
+        }
+    }
+
+    /// Waits until an address of a peer answers again, or the peer has ended.
+    pub async fn found(&self) {
+        loop {
+            let changed = self.0.changed.listen();
+            if !self.lock().is_lost() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Waits until no address of the peer has answered for a while, as long as it takes to notice that over SCTP, or it
+    /// has ended.
+    pub async fn silent(&self) {
+        while self.lost().await.is_some() {
+            if timeout(SILENT_AFTER_LOST, self.found()).await.is_none() {
+                return;
+            }
         }
     }
 

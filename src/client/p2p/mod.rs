@@ -38,7 +38,7 @@ use super::context::ClientContext;
 use crate::collections::HashMap;
 use crate::config::{ClientConfig as Config, WebRtc, WebRtcLevel};
 use crate::logging;
-use crate::net::clock;
+use crate::net::{clock, timeout};
 use crate::sync::{Mutex, MutexGuard};
 use checks::{CheckBudget, ConnectivityChecks, IceRole};
 use driver::PeerDriver;
@@ -51,9 +51,11 @@ use peer::Peer;
 use portmap::PortMapper;
 use punch::PunchLimit;
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+/// Time that peers have to send their last datagrams.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum length in bytes of a message that is sent: all browsers accept it in one piece.
 const MAX_MESSAGE_OUT: usize = 16 * 1024;
 /// Maximum length in bytes of a message that is received.
@@ -143,6 +145,8 @@ struct P2pState {
     api_stun: Option<String>,
     /// The endpoint, created with the first peer.
     endpoint: Option<Arc<Endpoint>>,
+    /// The endpoints of peers that this end has dialled, as long as they live.
+    dialled: Vec<Weak<Endpoint>>,
     /// Peers that were offered and not answered yet, by number.
     offered: HashMap<u32, PeerHandle>,
 }
@@ -177,6 +181,7 @@ impl P2p {
                 options,
                 api_stun: None,
                 endpoint: None,
+                dialled: Vec::new(),
                 offered: HashMap::default(),
             }),
         });
@@ -225,11 +230,31 @@ impl P2p {
 
     /// Ends all peers, and gives the gateway's ports back.
     pub async fn close(&self) {
-        let endpoint = self.lock().endpoint.clone();
-        if let Some(endpoint) = endpoint {
-            endpoint.close().await;
-        }
+        let endpoints = self.endpoints();
+        endpoints.iter().for_each(|endpoint| endpoint.end_peers());
+        let ended = async {
+            for endpoint in endpoints {
+                endpoint.without_peers().await;
+            }
+        };
+        timeout(CLOSE_TIMEOUT, ended).await;
         self.mapper.close().await;
+    }
+
+    /// Refuses the channels that peers open from now on, since this client is about to end.
+    pub fn refuse_channels(&self) {
+        for endpoint in self.endpoints() {
+            for link in endpoint.links() {
+                link.with(Peer::refuse_channels);
+            }
+        }
+    }
+
+    /// Returns the endpoints of all peers.
+    fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        let inner = self.lock();
+        let dialled = inner.dialled.iter().filter_map(Weak::upgrade);
+        inner.endpoint.iter().cloned().chain(dialled).collect()
     }
 
     /// Describes the peers for the web page.
@@ -299,7 +324,11 @@ impl P2p {
     /// Creates an endpoint for one peer only, which ends with the peer. Two peers between the same
     /// two addresses could not be told apart on one socket.
     pub(super) fn endpoint_of_one(&self) -> Result<Arc<Endpoint>, P2pError> {
-        Endpoint::start(identity()?, &self.lock().options, &self.mapper)
+        let mut inner = self.lock();
+        let endpoint = Endpoint::start(identity()?, &inner.options, &self.mapper)?;
+        inner.dialled.retain(|other| other.strong_count() > 0);
+        inner.dialled.push(Arc::downgrade(&endpoint));
+        Ok(endpoint)
     }
 }
 
@@ -333,6 +362,9 @@ pub(super) fn begin<T>(
     let mut peer = Peer::new(&endpoint.identity, checks, memory, clock::now())?;
     let candidates = host_candidates(&endpoint);
     let prepared = prepare(&mut peer, &endpoint.identity)?;
+    if p2p.context.stop.is_triggered() {
+        peer.refuse_channels();
+    }
     let link = PeerHandle::new(peer);
     endpoint.add(link.clone());
     if let Some(permit) = &permit {

@@ -101,7 +101,7 @@ impl Peer {
             };
             self.packets.read(message.chunks.len(), message.len());
             let is_control = message.ppi == PayloadProtocolIdentifier::Dcep;
-            let has_room = self.channels.len() < CHANNELS;
+            let has_room = self.channels.len() < CHANNELS && !self.refuses;
             match self.channels.get_mut(&id) {
                 None if is_control && has_room => {
                     let bytes = message.to_payload(4096).unwrap_or_default();
@@ -121,7 +121,7 @@ impl Peer {
                     self.opened.push_back(OpenedChannel { id, label });
                 }
                 None => {
-                    // There is no such channel, or there are too many.
+                    // There is no such channel, there are too many, or none are taken any more.
                     self.resets.end(id);
                 }
                 Some(channel) if is_control => {

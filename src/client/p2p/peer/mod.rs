@@ -110,6 +110,10 @@ pub struct Peer {
     full_since: Option<Instant>,
     /// When the last channel ended.
     idle_since: Instant,
+    /// Whether channels that the peer opens are refused.
+    refuses: bool,
+    /// Whether this end opens no more channels.
+    is_retired: bool,
 }
 
 /// Why a peer is over that this end has ended.
@@ -168,6 +172,24 @@ impl Peer {
     /// Whether the peer takes further channels, so that no second peer is needed for them.
     pub fn has_room(&self) -> bool {
         self.is_quic() && self.channels() < channels::CHANNELS
+    }
+
+    /// Refuses channels that the peer opens from now on. It can tell that from a channel that was cut.
+    pub fn refuse_channels(&mut self) {
+        self.refuses = true;
+        if let Some(quic) = self.transport.quic() {
+            quic.refuse_channels();
+        }
+    }
+
+    /// Ends the peer once it has no more channels: this end opens none any more.
+    pub fn retire(&mut self) {
+        self.is_retired = true;
+    }
+
+    /// Whether the peer is to end once it has no more channels.
+    pub fn is_retired(&self) -> bool {
+        self.is_retired
     }
 
     /// Whether no address of the peer answers any more, although it is connected.

@@ -630,6 +630,21 @@ fn a_channel_with_credit_that_is_dropped_without_its_end_is_cut() {
 }
 
 #[test]
+fn a_peer_that_refuses_channels_keeps_those_that_it_has() {
+    let mut pair = Pair::connected();
+    let before = pair.open(OFFERS);
+    pair.ends[ANSWERS].refuse_channels();
+    let refused = pair.ends[OFFERS]
+        .open("label", pair.now)
+        .expect("a channel");
+    let is_refused =
+        |pair: &mut Pair| ask(|cx| pair.ends[OFFERS].poll_answered(refused, cx)) == Some(false);
+    assert!(pair.run(Duration::from_secs(5), is_refused));
+    assert!(pair.ends[ANSWERS].opened().is_none());
+    pair.exchange(before, KIB);
+}
+
+#[test]
 fn a_closed_peer_is_ended_at_the_other_end() {
     let mut pair = Pair::connected();
     pair.ends[OFFERS].close(pair.now);

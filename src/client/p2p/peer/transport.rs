@@ -107,6 +107,8 @@ impl Peer {
             pumped: now,
             full_since: None,
             idle_since: now,
+            refuses: false,
+            is_retired: false,
         })
     }
 

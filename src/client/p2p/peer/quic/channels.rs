@@ -64,6 +64,11 @@ impl QuicTransport {
         Some(id)
     }
 
+    /// Refuses channels that the peer opens from now on.
+    pub(in super::super) fn refuse_channels(&mut self) {
+        self.refuses = true;
+    }
+
     /// Accepts the streams that the peer has opened.
     pub(super) fn accept(&mut self, memory: &MemoryShare, now: Instant) {
         while let Some(connection) = self.phase.connection() {
@@ -116,6 +121,7 @@ impl QuicTransport {
             match &mut channel.receiving {
                 Receiving::Header(reader, _) => match reader.read(&mut bytes) {
                     HeaderRead::More => {}
+                    HeaderRead::Label(_) if self.refuses => refusal = Some(code::CLOSED),
                     HeaderRead::Label(label) => {
                         channel.receiving = Receiving::Open;
                         (channel.moved, is_opened, was_header) = (Some(now), true, false);

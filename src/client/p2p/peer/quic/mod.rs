@@ -85,6 +85,8 @@ pub(super) struct QuicTransport {
     relieved: u32,
     /// Whether the connection has more to send as soon as the socket has room.
     has_more: bool,
+    /// Whether channels that the peer opens are refused.
+    refuses: bool,
 }
 
 /// The progress of a connection.
@@ -153,6 +155,7 @@ impl QuicTransport {
             unsent: 0,
             relieved: 0,
             has_more: false,
+            refuses: false,
         })
     }
 

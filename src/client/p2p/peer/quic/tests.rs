@@ -394,6 +394,45 @@ fn a_silent_peer_is_ended_and_its_readers_know_that_bytes_are_missing() {
 }
 
 #[test]
+fn a_dead_path_is_known_within_seconds_and_so_is_one_that_works_again() {
+    let mut pair = connected();
+    let ids = open(&mut pair, OFFERS, "");
+    exchange(&mut pair, [OFFERS, ANSWERS], ids, KIB, 5 * SECOND);
+    pair.loss = 10_000;
+    pair.write(OFFERS, ids[0], b"?");
+    let lost = |pair: &mut Pair| pair.ends.iter().all(Peer::is_lost);
+    assert!(pair.run(7 * SECOND, lost));
+    assert!(pair
+        .ends
+        .iter()
+        .all(|end| *end.state() == PeerState::Connected));
+    pair.loss = 0;
+    let found = |pair: &mut Pair| !pair.ends.iter().any(Peer::is_lost);
+    assert!(pair.run(5 * SECOND, found));
+    let mut got = Vec::new();
+    assert!(pair.run(5 * SECOND, |pair| {
+        pair.read(ANSWERS, ids[1], &mut got);
+        got == b"?"
+    }));
+}
+
+#[test]
+fn a_peer_that_refuses_channels_keeps_those_that_it_has() {
+    let mut pair = connected();
+    let before = open(&mut pair, OFFERS, "");
+    pair.ends[ANSWERS].refuse_channels();
+    let refused = pair.ends[OFFERS].open("", pair.now).expect("a channel");
+    let is_refused = |pair: &mut Pair| {
+        ask(|cx| quic(&mut pair.ends[OFFERS]).poll_answered(refused, cx)) == Some(false)
+    };
+    assert!(pair.run(5 * SECOND, is_refused));
+    assert!(pair.ends[ANSWERS].opened().is_none());
+    pair.ends[OFFERS].drop_channel(refused, pair.now);
+    exchange(&mut pair, [OFFERS, ANSWERS], before, KIB, 5 * SECOND);
+    assert!(pair.ends.iter().all(|end| end.channels() == 1));
+}
+
+#[test]
 fn a_closed_peer_is_ended_at_the_other_end() {
     let mut pair = connected();
     pair.ends[OFFERS].close(pair.now);
