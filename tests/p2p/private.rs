@@ -253,6 +253,51 @@ fn a_process_that_is_replaced_leaves_new_connections_to_the_other_one() {
 }
 
 #[test]
+fn peers_reach_other_services_only_with_a_stun_server() {
+    let echo = service::echo();
+    let mut server = server(
+        "-addr 127.0.0.1:0 -id id1 -secret secret1 -id id2 -secret secret2 -stunAddr 127.0.0.1:0",
+    );
+    let (remote, local) = (server.addr(), echo.addr);
+    let text = move |stun: &str| {
+        format!(
+            "options: {{remote: \"tcp://{remote}\", id: id1, secret: secret1{stun}}}\n\
+             services:\n- {{local: \"http://{local}\"}}\n- {{local: \"tcp://{local}\", private: \"{KEY}\"}}\n"
+        )
+    };
+    let mut serving = Filed::start("client", text, "");
+    serving.gt.wait_for_tunnel();
+    let forwarding = |more: &str| {
+        let mut forwarding = client(&format!(
+            "-remote tcp://{remote} -id id2 -secret secret2 \
+             -tcpForwardAddr 127.0.0.1:0 -tcpForwardHostPrefix id1 {more}"
+        ));
+        let addr = forwarding.forward_addr();
+        (forwarding, addr)
+    };
+    for way in ["", DIRECT] {
+        let (_private, addr) = forwarding(&format!("-tcpForwardKey {KEY} {way}"));
+        assert_echo(&mut connect(addr), b"the private one");
+        let (_forwarding, addr) = forwarding(way);
+        let mut other = connect(addr);
+        let _ = other.write_all(b"hello");
+        let mut got = Vec::new();
+        let _ = other.read_to_end(&mut got);
+        assert!(got.is_empty(), "{way}: {got:?}");
+    }
+    let peer = Peer::new();
+    let channel = peer.channel("");
+    let status = peer.offer_to(remote, "id1.example.com", PLAIN, |offer| offer);
+    assert_eq!(status, 200);
+    assert!(channel.read_to_end().is_empty());
+    serving.reload(&format!(", remoteSTUN: \"stun:{}\"", server.stun_addr()));
+    for way in ["", DIRECT] {
+        let (_forwarding, addr) = forwarding(way);
+        assert_echo(&mut connect(addr), b"the other one");
+    }
+}
+
+#[test]
 fn a_connection_that_is_cut_on_its_way_does_not_look_complete() {
     let ends = ends();
     let way = Forwarder::start(0, ends.remote);

@@ -44,6 +44,7 @@ use checks::{CheckBudget, ConnectivityChecks, IceRole};
 use driver::PeerDriver;
 use endpoint::Endpoint;
 use identity::Identity;
+use label::ServiceLabel;
 use limit::{PeerLimit, PeerPermit};
 use link::PeerHandle;
 use memory::{ChannelMemory, MemoryShare};
@@ -51,9 +52,12 @@ use peer::Peer;
 use portmap::PortMapper;
 use punch::PunchLimit;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+/// Why a peer does not reach a service that is not private.
+const NOT_OPEN: &str = "without remoteSTUN, peers reach private services only";
 /// Time that peers have to send their last datagrams.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Maximum length in bytes of a message that is sent: all browsers accept it in one piece.
@@ -136,6 +140,8 @@ pub struct P2p {
     memory: Arc<ChannelMemory>,
     mapper: PortMapper,
     punches: PunchLimit,
+    /// Whether peers reach services that are not private, too: there is a STUN server.
+    is_open: Arc<AtomicBool>,
     inner: Mutex<P2pState>,
 }
 
@@ -177,6 +183,7 @@ impl P2p {
             memory: Arc::default(),
             mapper: PortMapper::new(),
             punches: PunchLimit::default(),
+            is_open: Arc::default(),
             inner: Mutex::new(P2pState {
                 options,
                 api_stun: None,
@@ -192,6 +199,7 @@ impl P2p {
     /// Creates the endpoint before the first peer if its port is to be mapped, which may take seconds.
     fn prepare(&self) {
         let inner = self.lock();
+        self.note_stun(&inner);
         let serves = inner.options.port_map && !inner.options.stun.is_empty();
         drop(inner);
         if serves {
@@ -225,7 +233,22 @@ impl P2p {
 
     /// Sets the STUN server that the remoteAPI named, or none.
     pub fn set_stun_server(&self, server: &str) {
-        self.lock().api_stun = (!server.is_empty()).then(|| server.to_owned());
+        let mut inner = self.lock();
+        inner.api_stun = (!server.is_empty()).then(|| server.to_owned());
+        self.note_stun(&inner);
+    }
+
+    /// Notes whether there is a STUN server.
+    fn note_stun(&self, inner: &P2pState) {
+        let is_open = !inner.options.stun.is_empty() || inner.api_stun.is_some();
+        self.is_open.store(is_open, Ordering::Relaxed);
+    }
+
+    /// Whether a peer may ask for the service of this label.
+    fn admits(is_open: &AtomicBool, label: &str) -> bool {
+        let label = ServiceLabel::parse(label);
+        let is_private = matches!(label, ServiceLabel::Private | ServiceLabel::PrivateUdp);
+        is_private || is_open.load(Ordering::Relaxed)
     }
 
     /// Ends all peers, and gives the gateway's ports back.
@@ -373,8 +396,13 @@ pub(super) fn begin<T>(
     let punching = punch::run(link.clone(), endpoint.clone(), role, p2p.punches.clone());
     crate::net::spawn(punching);
     let (context, accept) = (p2p.context.clone(), p2p.accept);
-    let accept = move |channel: ChannelConn, opened: peer::OpenedChannel| {
-        accept(&context, &opened.label, channel);
+    let is_open = p2p.is_open.clone();
+    let accept = move |channel: ChannelConn, opened: peer::OpenedChannel| match P2p::admits(
+        &is_open,
+        &opened.label,
+    ) {
+        true => accept(&context, &opened.label, channel),
+        false => log::debug!("a peer asks for {:?}: {NOT_OPEN}", opened.label),
     };
     let driver = PeerDriver::new(link.clone(), endpoint, p2p.idle(), accept);
     let over = link.clone();

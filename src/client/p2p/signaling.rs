@@ -8,7 +8,7 @@ use super::limit::PeerPermit;
 use super::link::PeerHandle;
 use super::message::{MessageReader, SignalingMessage};
 use super::sdp::{self, Description};
-use super::{begin, host_candidates, P2p, P2pError, MAPPED};
+use super::{begin, host_candidates, P2p, P2pError, MAPPED, NOT_OPEN};
 use crate::net::http::chunked::{self, within, Chunks};
 use crate::net::http::reply;
 use crate::net::{clock, timeout, tls, Conn};
@@ -19,6 +19,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -110,6 +111,9 @@ pub async fn answer(p2p: &P2p, mut stream: Stream) -> io::Result<Option<RelayReq
             let ufrag = ufrag.clone();
             take_addresses(p2p, stream, request, &ufrag).await
         }
+        SignalingOp::Relay(label) if !P2p::admits(&p2p.is_open, &label) => {
+            refuse(&mut stream, "403 Forbidden", NOT_OPEN).await
+        }
         SignalingOp::Relay(label) => {
             return Ok(Some(RelayRequest {
                 stream,
@@ -128,8 +132,8 @@ pub async fn answer(p2p: &P2p, mut stream: Stream) -> io::Result<Option<RelayReq
 
 /// Whether the configuration enables peers.
 pub fn is_on(p2p: &P2p) -> bool {
-    // Private services are for peers alone.
-    !p2p.stun().is_empty() || p2p.context().services().has_private()
+    // Private services are for peers alone, and need no STUN server.
+    p2p.is_open.load(Ordering::Relaxed) || p2p.context().services().has_private()
 }
 
 /// Serves a stream that begins with `OPTIONS ` if it is the preflight of an `XP` request. Otherwise
