@@ -2,10 +2,11 @@
 
 use crate::client::p2p::label::{of_udp_port, ServiceLabel};
 use crate::client::p2p::pieces::{is_piece, split, Assembler, Piece, MAX_DATAGRAM, MAX_PIECE};
+use std::time::Instant;
 
 /// Parses packets of flows, each preceded by its length as a byte; parses a label.
 pub fn pieces(data: &[u8]) {
-    let mut assembler = Assembler::default();
+    let (mut assembler, now) = (Assembler::default(), Instant::now());
     let mut rest = data;
     while let Some((length, more)) = rest.split_first() {
         let (packet, more) = more.split_at(usize::from(*length).min(more.len()));
@@ -14,7 +15,9 @@ pub fn pieces(data: &[u8]) {
             continue;
         };
         assert!(is_piece(packet) && packet.len() <= MAX_PIECE + 8);
-        assembler.add(&piece, |datagram| assert!(datagram.len() <= MAX_DATAGRAM));
+        assembler.add(&piece, now, |datagram| {
+            assert!(datagram.len() <= MAX_DATAGRAM)
+        });
     }
     drop(assembler);
     // What is sent comes back.
@@ -22,7 +25,7 @@ pub fn pieces(data: &[u8]) {
     let mut assembler = Assembler::default();
     split((1, 2), data, MAX_PIECE, |packet| {
         let piece = Piece::parse(packet).expect("its own packet");
-        assembler.add(&piece, |datagram| whole = Some(datagram.to_vec()))
+        assembler.add(&piece, now, |datagram| whole = Some(datagram.to_vec()))
     });
     assert_eq!(
         whole.as_deref(),

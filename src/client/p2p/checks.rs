@@ -54,6 +54,10 @@ const MAX_OUTSTANDING: usize = 256;
 const MAX_REQUESTS: u32 = 64;
 /// Time after which one more of the peer's own checks is accepted.
 const REQUEST_PAUSE: Duration = Duration::from_millis(20);
+/// Number of times at once that a peer may have addresses exchanged, and the time after which it may once more: each
+/// time, this end asks its STUN servers, and a peer that is lost does not need it more often.
+const MAX_EXCHANGES: u32 = 4;
+const EXCHANGE_PAUSE: Duration = Duration::from_secs(2);
 /// Number of checks that the whole process may send at once to addresses that have not answered.
 const BUDGET: u32 = 200;
 /// The part of [`BUDGET`] that is kept for addresses that have sent a valid check: an address
@@ -157,6 +161,7 @@ pub struct ConnectivityChecks {
     /// Outstanding checks: transaction and destination.
     outstanding: VecDeque<([u8; 12], SocketAddr)>,
     requests: Tokens,
+    exchanges: Tokens,
     round: Option<Instant>,
 }
 
@@ -202,8 +207,14 @@ impl ConnectivityChecks {
             remotes: Vec::new(),
             outstanding: VecDeque::new(),
             requests: Tokens::new(MAX_REQUESTS, REQUEST_PAUSE),
+            exchanges: Tokens::new(MAX_EXCHANGES, EXCHANGE_PAUSE),
             round: None,
         }
+    }
+
+    /// Whether the peer may have addresses exchanged once more.
+    pub fn exchange(&mut self, now: Instant) -> bool {
+        self.exchanges.take(0, now)
     }
 
     /// Returns the role of this end towards the peer.

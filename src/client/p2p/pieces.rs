@@ -3,6 +3,7 @@
 
 use crate::wire::u16_at;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 /// What a packet begins with. An SCTP packet begins with a port, which is never 0.
 const MARK: [u8; 2] = [0, 0];
@@ -20,6 +21,11 @@ const MAX_PIECES: usize = MAX_DATAGRAM.div_ceil(MIN_PIECE);
 const MAX_PARTIAL: usize = 4;
 /// Maximum bytes of the process in pieces of datagrams that have not come whole.
 const MAX_PARTIAL_OF_ALL: usize = 4 * 1024 * 1024;
+/// Time after which a datagram that has not come whole is dropped: its other pieces are lost.
+const PARTIAL_LIFETIME: Duration = Duration::from_secs(5);
+/// Memory of a datagram that has not come whole, beside its pieces, and of each piece that may come.
+const OVERHEAD: usize = 64;
+const PIECE_OVERHEAD: usize = 32;
 
 /// Bytes of the process in pieces of datagrams that have not come whole.
 static PARTIAL_OF_ALL: AtomicUsize = AtomicUsize::new(0);
@@ -103,14 +109,23 @@ pub struct Assembler {
 #[derive(Debug)]
 struct PartialDatagram {
     number: u16,
+    /// When its first piece came.
+    since: Instant,
     /// Those that have come; as many as there are.
     pieces: Vec<Option<Box<[u8]>>>,
 }
 
 impl PartialDatagram {
+    /// Returns the memory that it takes.
     fn bytes(&self) -> usize {
-        self.pieces.iter().flatten().map(|piece| piece.len()).sum()
+        let pieces: usize = self.pieces.iter().flatten().map(|piece| piece.len()).sum();
+        overhead(self.pieces.len()) + pieces
     }
+}
+
+/// Returns the memory of a datagram of this many pieces that has not come whole, beside the pieces.
+fn overhead(count: usize) -> usize {
+    OVERHEAD + count * PIECE_OVERHEAD
 }
 
 impl Default for Assembler {
@@ -128,11 +143,12 @@ impl Assembler {
     }
 
     /// Adds a piece, and passes its datagram to `take` if that is whole. False if the piece was dropped.
-    pub fn add(&mut self, piece: &Piece<'_>, take: impl FnOnce(&[u8])) -> bool {
+    pub fn add(&mut self, piece: &Piece<'_>, now: Instant, take: impl FnOnce(&[u8])) -> bool {
         if piece.count == 1 {
             take(piece.bytes);
             return true;
         }
+        self.expire(now);
         let count = usize::from(piece.count);
         let is_its = |it: &PartialDatagram| it.number == piece.number && it.pieces.len() == count;
         let at = match self.partial.iter().position(is_its) {
@@ -141,8 +157,14 @@ impl Assembler {
                 if self.partial.len() >= MAX_PARTIAL {
                     self.forget(0);
                 }
+                let cost = overhead(count) + piece.bytes.len();
+                if self.waiting.load(Ordering::Relaxed).saturating_add(cost) > MAX_PARTIAL_OF_ALL {
+                    return false;
+                }
+                self.waiting.fetch_add(overhead(count), Ordering::Relaxed);
                 self.partial.push(PartialDatagram {
                     number: piece.number,
+                    since: now,
                     pieces: vec![None; count],
                 });
                 self.partial.len() - 1
@@ -171,6 +193,16 @@ impl Assembler {
             take(&datagram);
         }
         is_datagram
+    }
+
+    /// Drops datagrams whose pieces have not come in time.
+    pub fn expire(&mut self, now: Instant) {
+        // They are in the order of their first pieces.
+        let is_late =
+            |it: &PartialDatagram| now.saturating_duration_since(it.since) >= PARTIAL_LIFETIME;
+        while self.partial.first().is_some_and(is_late) {
+            self.forget(0);
+        }
     }
 
     fn forget(&mut self, at: usize) {
@@ -224,13 +256,13 @@ mod tests {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 all.swap(at, (state >> 33) as usize % (at + 1));
             }
-            let mut assembler = Assembler::default();
+            let (mut assembler, now) = (Assembler::default(), Instant::now());
             let mut got = Vec::new();
             for packet in &all {
                 let piece = Piece::parse(packet).unwrap();
                 prop_assert_eq!(piece.flow, 7);
                 prop_assert!(packet.len() <= HEADER + MAX_PIECE && is_piece(packet));
-                assembler.add(&piece, |datagram| got.push(datagram.to_vec()));
+                assembler.add(&piece, now, |datagram| got.push(datagram.to_vec()));
             }
             got.sort();
             let mut sent = sent;
@@ -244,17 +276,17 @@ mod tests {
     fn a_lost_piece_costs_its_datagram_only_and_takes_bounded_memory() {
         static WAITING: AtomicUsize = AtomicUsize::new(0);
         let mut assembler = Assembler::sharing(&WAITING);
-        let mut got = 0;
+        let (mut got, now) = (0, Instant::now());
         for number in 0..1000u16 {
             let packets = packets(number, &datagram(5000, 1));
             // Of every other one, the second piece is lost.
             for (at, packet) in packets.iter().enumerate() {
                 if at != 1 || number % 2 == 0 {
-                    assembler.add(&Piece::parse(packet).unwrap(), |_| got += 1);
+                    assembler.add(&Piece::parse(packet).unwrap(), now, |_| got += 1);
                 }
             }
             assert!(assembler.partial.len() <= MAX_PARTIAL);
-            assert!(WAITING.load(Ordering::Relaxed) <= MAX_PARTIAL * 5000);
+            assert!(WAITING.load(Ordering::Relaxed) <= MAX_PARTIAL * (5000 + overhead(5)));
         }
         assert_eq!(got, 500);
         drop(assembler);
@@ -265,10 +297,11 @@ mod tests {
     fn pieces_of_all_flows_take_bounded_memory() {
         static WAITING: AtomicUsize = AtomicUsize::new(0);
         let first = &packets(1, &datagram(MAX_DATAGRAM, 1))[..40];
+        let now = Instant::now();
         let mut flows: Vec<Assembler> = (0..200).map(|_| Assembler::sharing(&WAITING)).collect();
         for flow in &mut flows {
             for packet in first {
-                flow.add(&Piece::parse(packet).unwrap(), |_| {
+                flow.add(&Piece::parse(packet).unwrap(), now, |_| {
                     panic!("it is not whole")
                 });
             }
@@ -276,6 +309,47 @@ mod tests {
         }
         drop(flows);
         assert_eq!(WAITING.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_datagram_that_does_not_come_whole_is_dropped_after_a_while() {
+        static WAITING: AtomicUsize = AtomicUsize::new(0);
+        let now = Instant::now();
+        let packets = packets(1, &datagram(5000, 1));
+        let piece = |at: usize| Piece::parse(&packets[at]).unwrap();
+        let mut assembler = Assembler::sharing(&WAITING);
+        assembler.add(&piece(0), now, |_| panic!("it is not whole"));
+        // What a piece takes is more than its bytes.
+        assert!(WAITING.load(Ordering::Relaxed) > piece(0).bytes.len() + 5 * PIECE_OVERHEAD);
+        assembler.expire(now + PARTIAL_LIFETIME / 2);
+        assert_eq!(assembler.partial.len(), 1);
+        assembler.expire(now + PARTIAL_LIFETIME);
+        assert!(assembler.partial.is_empty());
+        assert_eq!(WAITING.load(Ordering::Relaxed), 0);
+        // The pieces of one that is late are not joined with those of one with the same number.
+        assembler.add(&piece(0), now, |_| panic!("it is not whole"));
+        for at in 1..packets.len() {
+            assembler.add(&piece(at), now + PARTIAL_LIFETIME, |_| {
+                panic!("it is not whole")
+            });
+        }
+    }
+
+    #[test]
+    fn pieces_of_many_small_datagrams_are_counted_with_their_overhead() {
+        static WAITING: AtomicUsize = AtomicUsize::new(0);
+        let now = Instant::now();
+        // An empty piece of 60, in each of four datagrams of each flow.
+        let mut flows: Vec<Assembler> = (0..1000).map(|_| Assembler::sharing(&WAITING)).collect();
+        let mut taken = 0;
+        for flow in &mut flows {
+            for number in 0..4 {
+                let packet = [0, 0, 0, 7, 0, number, 0, 60];
+                taken += usize::from(flow.add(&Piece::parse(&packet).unwrap(), now, |_| {}));
+            }
+        }
+        assert!(WAITING.load(Ordering::Relaxed) <= MAX_PARTIAL_OF_ALL);
+        assert!(taken <= MAX_PARTIAL_OF_ALL / overhead(60), "{taken}");
     }
 
     #[test]

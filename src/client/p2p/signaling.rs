@@ -668,6 +668,10 @@ async fn take_addresses(
     let Some(link) = endpoint.peer(ufrag) else {
         return refuse(&mut stream, "404 Not Found", "there is no such peer").await;
     };
+    if !link.lock().may_exchange(clock::now()) {
+        let why = "the addresses of the peer have been exchanged too often";
+        return refuse(&mut stream, "429 Too Many Requests", why).await;
+    }
     endpoint.forget_reflexive();
     let (mut receiving, mut sending) = split(stream);
     let mut reader = MessageReader::default();

@@ -210,8 +210,9 @@ impl Peer {
         }
     }
 
-    /// Ends channels that have reached their idle limit.
+    /// Ends channels that have reached their idle limit, and forgets parts of datagrams.
     pub(super) fn end_idle(&mut self, now: Instant) {
+        self.expire_pieces(now);
         let Self {
             transport, memory, ..
         } = self;

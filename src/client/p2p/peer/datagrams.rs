@@ -64,7 +64,7 @@ impl Peer {
     }
 
     /// Processes a packet with a piece of a datagram.
-    pub(super) fn receive_piece(&mut self, packet: &[u8]) {
+    pub(super) fn receive_piece(&mut self, packet: &[u8], now: Instant) {
         let Some(piece) = Piece::parse(packet) else {
             return;
         };
@@ -76,7 +76,7 @@ impl Peer {
             assembler, queue, ..
         } = flow;
         let before = queue.len();
-        assembler.add(&piece, |datagram| {
+        assembler.add(&piece, now, |datagram| {
             let queued = QUEUED.load(Ordering::Relaxed);
             if queued.saturating_add(datagram.len()) <= MAX_QUEUED {
                 queue.push(datagram);
@@ -87,6 +87,13 @@ impl Peer {
             if let Some(reader) = flow.reader.take() {
                 reader.wake();
             }
+        }
+    }
+
+    /// Drops datagrams whose pieces have not come in time.
+    pub(super) fn expire_pieces(&mut self, now: Instant) {
+        for flow in self.flows.values_mut() {
+            flow.assembler.expire(now);
         }
     }
 

@@ -197,6 +197,11 @@ impl Peer {
         self.state == PeerState::Connected && self.has_lost_path(self.pumped)
     }
 
+    /// Whether the peer may have addresses exchanged once more (docs/p2p.md, "The path").
+    pub fn may_exchange(&mut self, now: Instant) -> bool {
+        self.checks.exchange(now)
+    }
+
     /// Returns the ICE user fragment of the other end.
     pub fn their_ufrag(&self) -> Option<&str> {
         self.agent.get_remote_credentials().map(|it| &*it.ufrag)

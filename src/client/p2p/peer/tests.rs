@@ -645,6 +645,16 @@ fn a_peer_that_refuses_channels_keeps_those_that_it_has() {
 }
 
 #[test]
+fn addresses_are_exchanged_a_few_times_only() {
+    let mut pair = Pair::connected();
+    let peer = &mut pair.ends[ANSWERS];
+    let count = (0..100).filter(|_| peer.may_exchange(pair.now)).count();
+    assert!((1..=5).contains(&count), "{count}");
+    let later = pair.now + Duration::from_secs(10);
+    assert!(pair.ends[ANSWERS].may_exchange(later));
+}
+
+#[test]
 fn a_closed_peer_is_ended_at_the_other_end() {
     let mut pair = Pair::connected();
     pair.ends[OFFERS].close(pair.now);

@@ -269,7 +269,7 @@ impl Peer {
                 }
             }
             EndpointEvent::ApplicationData(bytes) if is_piece(&bytes) => {
-                self.receive_piece(&bytes);
+                self.receive_piece(&bytes, now);
             }
             EndpointEvent::ApplicationData(bytes)
                 if self.packets.admit(&bytes) && self.resets.incoming(&bytes) =>

@@ -15,6 +15,7 @@ use super::socket::Datagram;
 use crate::net::{clock, random, timeout, Timer};
 use bytes::BytesMut;
 use futures_lite::future;
+use limit::PunchFor;
 use plan::PunchPlan;
 use std::collections::VecDeque;
 use std::net::SocketAddrV4;
@@ -53,7 +54,11 @@ pub async fn run(link: PeerHandle, endpoint: Arc<Endpoint>, role: IceRole, limit
         let Some(plan) = PunchPlan::new(ours, theirs, role.offers(), random) else {
             return;
         };
-        let Some(permit) = limit.acquire(clock::now()) else {
+        let to = match role {
+            IceRole::Dials => PunchFor::Dialled,
+            IceRole::Answers | IceRole::Offers => PunchFor::Visitor(*theirs.addr.ip()),
+        };
+        let Some(permit) = limit.acquire(to, clock::now()) else {
             continue;
         };
         let begun = clock::now();

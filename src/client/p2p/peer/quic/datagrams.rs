@@ -5,6 +5,7 @@ use crate::client::p2p::peer::Peer;
 use crate::client::p2p::pieces::HEADER;
 use bytes::Bytes;
 use quinn_proto::Side;
+use std::time::Instant;
 
 impl QuicTransport {
     /// Returns the number by which both ends know a channel that is a flow: that of its stream, whose last bit tells
@@ -39,9 +40,9 @@ impl QuicTransport {
 
 impl Peer {
     /// Processes the datagrams that QUIC has received.
-    pub(super) fn receive_quic_datagrams(&mut self) {
+    pub(super) fn receive_quic_datagrams(&mut self, now: Instant) {
         while let Some(packet) = self.transport.quic().and_then(|quic| quic.datagram()) {
-            self.receive_piece(&packet);
+            self.receive_piece(&packet, now);
         }
     }
 }

@@ -410,7 +410,7 @@ impl Peer {
             return;
         };
         match quic.pump(memory, now) {
-            Progress::None => self.receive_quic_datagrams(),
+            Progress::None => self.receive_quic_datagrams(now),
             Progress::Established if self.state == PeerState::Connecting => {
                 self.state = PeerState::Connected;
                 self.idle_since = now;
