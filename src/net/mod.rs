@@ -17,6 +17,8 @@ mod gateway;
 pub mod http;
 #[cfg(all(feature = "client", feature = "p2p"))]
 mod interfaces;
+#[cfg(all(feature = "client", any(feature = "p2p", feature = "proxy")))]
+mod is_public;
 #[cfg(not(feature = "sim"))]
 pub(crate) mod kernel;
 mod listen;
@@ -95,6 +97,8 @@ pub use dial::{dial, Dial, Dialling, Direct};
 pub use gateway::default_gateway;
 #[cfg(all(feature = "client", feature = "p2p"))]
 pub use interfaces::{interface_addresses, InterfaceAddress};
+#[cfg(all(feature = "client", any(feature = "p2p", feature = "proxy")))]
+pub use is_public::is_public;
 pub use kernel::{accept_failures, random};
 pub use listen::{listen, Listener};
 #[cfg(all(not(feature = "sim"), any(feature = "quic", feature = "portmap")))]

@@ -4,7 +4,7 @@ use super::associations::Associations;
 use crate::client::offered_services::OfferedServices;
 use crate::client::services::{Service, ServiceTarget};
 use crate::config::{ProxyKind, ServiceConfig};
-use crate::net::Shutdown;
+use crate::net::{is_public, Shutdown};
 use crate::wire::frame::ServiceIndex;
 use crate::wire::origin::VisitorOrigin;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -110,22 +110,6 @@ impl UdpWay {
             IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
         Some(SocketAddr::new(ip, self.port?))
-    }
-}
-
-/// Whether an address is a public one, which leads to the same machine from everywhere.
-fn is_public(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            let [first, second, ..] = ip.octets();
-            let is_shared = first == 100 && second & 0xC0 == 64;
-            let is_local = ip.is_private() || ip.is_loopback() || ip.is_link_local();
-            !(is_shared || is_local || ip.is_unspecified())
-        }
-        IpAddr::V6(ip) => {
-            let is_local = ip.is_unique_local() || ip.is_unicast_link_local() || ip.is_loopback();
-            !(is_local || ip.is_unspecified())
-        }
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) mod ssdp;
 mod tests;
 pub(crate) mod xml;
 
-use super::nat_kind::is_public;
+use super::nat_kind::is_on_internet;
 use crate::net::{clock, timeout, timeout_at, NetworkChanges, Shutdown, WaitGroup};
 use crate::sync::Mutex;
 use event_listener::Event;
@@ -199,7 +199,7 @@ impl Keeper {
             }
         };
         let mapping = Mapping::new(*gateway, protocol, answer, clock::now())?;
-        if !is_public(mapping.external) {
+        if !is_on_internet(mapping.external) {
             self.say(format!(
                 "no port mapping: {}, the address of the gateway {} by {}, is not public, so it is behind another NAT",
                 mapping.external.ip(),
@@ -283,7 +283,7 @@ impl Keeper {
         let protocol = mapping.protocol.clone();
         let renewed = answer.and_then(|answer| Mapping::new(gateway, protocol, answer, now));
         match renewed {
-            Some(renewed) if is_public(renewed.external) => {
+            Some(renewed) if is_on_internet(renewed.external) => {
                 if renewed.external != before {
                     log::info!("port mapping: {before} has become {}", renewed.external);
                 }

@@ -1,6 +1,6 @@
 //! What each end does so that datagrams pass two NATs of which one is hard. No sockets and clocks.
 
-use crate::client::p2p::nat_kind::{is_public, NatAddress, NatKind};
+use crate::client::p2p::nat_kind::{is_on_internet, NatAddress, NatKind};
 use crate::collections::HashSet;
 use std::net::SocketAddrV4;
 
@@ -37,7 +37,7 @@ impl PunchPlan {
         offers: bool,
         random: impl FnMut() -> u32,
     ) -> Option<Self> {
-        if !is_public(theirs.addr) || ours.addr.ip() == theirs.addr.ip() {
+        if !is_on_internet(theirs.addr) || ours.addr.ip() == theirs.addr.ip() {
             return None;
         }
         match (ours.kind, theirs.kind) {
