@@ -13,6 +13,12 @@ pub fn status() -> Vec<String> {
     Vec::new()
 }
 
+/// Describes what a client forwards, for the web page: nothing.
+#[cfg(feature = "web")]
+pub fn describe(_: &Arc<P2p>) -> Vec<serde_json::Value> {
+    Vec::new()
+}
+
 /// A forwarder, which never exists in this build.
 #[derive(Clone)]
 pub enum TcpForwarder {}

@@ -114,6 +114,7 @@ impl ClientView {
             "servers": pools.iter().map(PoolStatus::describe).collect::<Vec<_>>(),
             "services": self.services(&pools),
             "peers": self.client.p2p.describe(),
+            "forwards": super::forward::describe(&self.client.p2p),
             "totals": self.totals(),
         })
     }

@@ -10,6 +10,8 @@ mod status;
 mod tcp;
 mod udp;
 
+#[cfg(feature = "web")]
+pub use status::describe;
 pub use status::lines as status;
 pub use tcp::{PlannedForward, TcpForwarder};
 pub use udp::{PlannedUdpForward, UdpForwarder};

@@ -1,6 +1,8 @@
 //! What `gt status` tells of the connections to other clients.
 
 use super::direct::{DirectStatus, DirectWay};
+#[cfg(feature = "web")]
+use crate::client::p2p::P2p;
 use crate::sync::{Mutex, MutexGuard};
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -26,6 +28,16 @@ pub fn lines() -> Vec<String> {
     running.map(|way| way.status().to_string()).collect()
 }
 
+/// Describes what a client forwards, for the web page: the fields of a line of `gt status`.
+#[cfg(feature = "web")]
+pub fn describe(p2p: &Arc<P2p>) -> Vec<serde_json::Value> {
+    let ways: Vec<_> = ways().iter().filter_map(Weak::upgrade).collect();
+    let its = ways
+        .iter()
+        .filter(|way| !way.is_stopped() && Arc::ptr_eq(&way.other().p2p, p2p));
+    its.map(|way| way.status().describe()).collect()
+}
+
 impl DirectStatus {
     /// Returns the word for the state.
     fn state(&self) -> &'static str {
@@ -36,6 +48,24 @@ impl DirectStatus {
             (true, true, _) => "connecting",
             (true, false, _) => "relay",
         }
+    }
+
+    #[cfg(feature = "web")]
+    fn describe(&self) -> serde_json::Value {
+        let best = self.paths.first();
+        serde_json::json!({
+            "forward": self.name,
+            "to": self.host_prefix,
+            "state": self.state(),
+            "way": best.map_or_else(|| "server".to_owned(), |path| path.way.to_string()),
+            "over": best.map(|path| path.over),
+            "rtt": best.map(|path| path.round_trip.as_secs_f64() * 1e3),
+            "lossPerMille": best.map(|path| path.loss),
+            "peers": self.paths.len(),
+            "direct": self.counts.direct,
+            "relayed": self.counts.relayed,
+            "relaying": self.relayed,
+        })
     }
 }
 
