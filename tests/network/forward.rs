@@ -67,6 +67,24 @@ fn visitor() {
     println!("answers={}", answers.len());
 }
 
+/// Another visitor in the second home: it asks on and on, and says each answer.
+#[test]
+#[ignore = "run by the others"]
+fn insistent_visitor() {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    socket.connect("127.0.0.1:8001").expect("connect");
+    let pause = Duration::from_millis(100);
+    socket.set_read_timeout(Some(pause)).expect("a timeout");
+    for number in 0u32.. {
+        let _ = socket.send(&number.to_be_bytes());
+        let mut answer = [0; 4];
+        if socket.recv(&mut answer).is_ok() {
+            println!("answer {}", u32::from_be_bytes(answer));
+            std::thread::sleep(pause);
+        }
+    }
+}
+
 fn answers(internet: &Internet) -> usize {
     let mut visitor = within(internet, "home-b", "forward::visitor");
     let line = visitor.wait_for("answers=");
@@ -102,6 +120,45 @@ fn loss_costs_datagrams_and_none_waits_for_another() {
     let got = answers(&internet);
     // Nothing is sent again: about a tenth is lost there and back.
     assert!((SENT * 3 / 4..SENT).contains(&got), "{got} of {SENT}");
+}
+
+#[test]
+fn a_flow_leaves_a_path_that_is_dead_long_before_the_peer_is_given_up() {
+    let Some(internet) = internet(Nat::PortRestricted, Nat::PortRestricted) else {
+        return;
+    };
+    let mut echo = within(&internet, "home-a", "forward::echo");
+    echo.wait_for("it answers");
+    let home = Scratch::new();
+    let (_server, _files) = start(&internet, &home);
+    let line = format!("-id id3 -secret secret3 -local udp://127.0.0.1:9000 -private {KEY}");
+    let mut serving = start_client(&internet, "home-a", &line);
+    serving.wait_for_tunnel();
+    let line = format!(
+        "-id id2 -secret secret2 -udpForwardAddr 127.0.0.1:8001 -udpForwardHostPrefix id3 \
+         -udpForwardKey {KEY}"
+    );
+    let mut forwarding = start_client(&internet, "home-b", &line);
+    forwarding.udp_forward_addr();
+    let mut visitor = within(&internet, "home-b", "forward::insistent_visitor");
+    visitor.wait_for("answer ");
+    forwarding.wait_for("the way to id3 is direct");
+    let before = visitor.lines_with("answer ").len();
+    visitor.wait_for_lines("answer ", before + 20);
+    internet
+        .shell("ip netns exec $N-router-b nft insert rule ip filter forward meta l4proto udp drop");
+    let before = visitor.lines_with("answer ").len();
+    visitor.wait_for_lines("answer ", before + 10);
+    let ended = forwarding.lines_with("the direct way to id3 has ended");
+    assert!(ended.is_empty(), "it had to end first: {ended:?}");
+    // It comes back once the path works.
+    internet.shell(
+        "ip netns exec $N-router-b nft delete rule ip filter forward handle $(ip netns exec \
+         $N-router-b nft -a list chain ip filter forward | sed -n 's/.*udp drop # handle //p' | head -n 1)",
+    );
+    let before = visitor.lines_with("answer ").len();
+    visitor.wait_for_lines("answer ", before + 10);
+    assert!(forwarding.gone_peers().is_empty());
 }
 
 #[test]

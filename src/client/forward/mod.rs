@@ -6,6 +6,7 @@ mod direct;
 mod error;
 mod offer;
 mod other_client;
+mod running;
 mod status;
 mod tcp;
 mod udp;

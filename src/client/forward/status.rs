@@ -106,6 +106,26 @@ mod tests {
     use crate::client::p2p::peer::{PeerPath, PeerWay};
     use std::time::Duration;
 
+    #[cfg(feature = "web")]
+    #[test]
+    fn the_page_is_told_the_fields_of_the_line() {
+        let status = DirectStatus {
+            name: "udpForwardAddr=127.0.0.1:8001".to_owned(),
+            host_prefix: "id1".to_owned(),
+            paths: Vec::new(),
+            is_connecting: true,
+            retry: None,
+            failure: None,
+            counts: ForwardCounts::default(),
+            relayed: 1,
+        };
+        let described = status.describe();
+        assert_eq!(described["forward"], "udpForwardAddr=127.0.0.1:8001");
+        assert_eq!(described["state"], "connecting");
+        assert_eq!(described["way"], "server");
+        assert_eq!(described["relaying"], 1);
+    }
+
     #[test]
     fn a_line_tells_the_state_the_way_and_why_there_is_no_direct_one() {
         let mut status = DirectStatus {

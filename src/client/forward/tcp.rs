@@ -2,15 +2,17 @@
 
 use super::direct::{DirectWay, DIRECT_TIMEOUT};
 use super::error::ForwardError;
-use super::other_client::{KeyTrials, OtherClient, RelayedConn};
+use super::other_client::RelayedConn;
+use super::running::{ForwardConfig, ForwardSocket, Planned, Running, Started};
 use crate::client::p2p::{carry, label, ChannelConn, P2p};
 use crate::client::pool::Pool;
 use crate::client::private::{Carried, ProofError};
-use crate::config::TcpForward;
-use crate::handover::{Inherited, Item, Outgoing};
-use crate::net::{self, clock, Conn, Listener, Shutdown};
+use crate::config::{ListenAddr, TcpForward};
+use crate::handover::{Inherited, Item};
+use crate::net::{self, clock, Conn, Listener};
 use futures_lite::future;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,113 +21,82 @@ use std::time::Duration;
 /// relay keeps a silent visitor.
 const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A running forwarder with its listener.
-#[derive(Clone)]
-pub struct TcpForwarder {
-    listener: Arc<Listener>,
-    config: TcpForward,
-    stop: Shutdown,
-}
-
+/// A running forwarder.
+pub type TcpForwarder = Running<Listener, TcpForward>;
 /// A forwarder that listens and is not started yet.
-pub struct PlannedForward {
-    listener: Arc<Listener>,
-    config: TcpForward,
-}
+pub type PlannedForward = Planned<Listener, TcpForward>;
 
-impl PlannedForward {
-    /// Listens, unless the `running` forwarder does or another process has handed over its socket.
-    /// The error names the address.
-    pub fn new(
-        config: &TcpForward,
-        running: Option<&TcpForwarder>,
-        file: &Option<PathBuf>,
+impl ForwardSocket for Listener {
+    const OPTIONS: &'static str = "tcpForward";
+
+    fn inherit(
         inherited: &mut Inherited,
-    ) -> io::Result<Self> {
-        let same = |forward: &&TcpForwarder| forward.config.addr == config.addr;
-        let listener = match running.filter(same) {
-            Some(forward) => forward.listener.clone(),
-            None => match inherited.listener(file, &config.addr) {
-                Some(listener) => Arc::new(listener),
-                None => {
-                    let addr = &config.addr;
-                    let listening = net::listen(addr.host.as_deref(), addr.port);
-                    let listening = listening.map_err(|e| {
-                        io::Error::new(e.kind(), format!("listening on tcpForwardAddr {addr}: {e}"))
-                    });
-                    Arc::new(listening?)
-                }
-            },
-        };
-        let config = config.clone();
-        Ok(Self { listener, config })
+        file: &Option<PathBuf>,
+        addr: &ListenAddr,
+    ) -> Option<Self> {
+        inherited.listener(file, addr)
     }
 
-    /// Whether `running` already has this configuration and listener.
-    pub fn is(&self, running: &TcpForwarder) -> bool {
-        self.config == running.config && Arc::ptr_eq(&self.listener, &running.listener)
+    fn open(addr: &ListenAddr) -> io::Result<Self> {
+        net::listen(addr.host.as_deref(), addr.port)
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.addr()
+    }
+
+    fn item(addr: String) -> Item {
+        Item::Listener { addr }
+    }
+}
+
+impl ForwardConfig for TcpForward {
+    fn addr(&self) -> &ListenAddr {
+        &self.addr
+    }
+
+    fn host_prefix(&self) -> &str {
+        &self.host_prefix
+    }
+
+    fn peers(&self) -> usize {
+        self.connections
     }
 }
 
 impl TcpForwarder {
     /// Starts to accept connections.
     pub fn start(p2p: Arc<P2p>, pools: Vec<Arc<Pool>>, planned: PlannedForward) -> Self {
-        let PlannedForward { listener, config } = planned;
-        log::info!(
-            "Listening tcpForwardAddr={} tcpForwardHostPrefix={}",
-            config.addr,
-            config.host_prefix
-        );
-        log::info!("acceptLoop started addr={}", listener.addr());
-        let stop = Shutdown::default();
         let context = p2p.context().clone();
-        let other = OtherClient {
-            p2p,
-            pools,
-            host_prefix: config.host_prefix.clone(),
-            trials: KeyTrials::default(),
-        };
-        let name = format!("tcpForwardAddr={}", listener.addr());
-        let way = Arc::new(Forwarder {
-            direct: DirectWay::new(other, name, config.connections, stop.clone()),
-            config: config.clone(),
-        });
-        let (accepting, until) = (listener.clone(), stop.clone());
-        crate::net::spawn(async move {
-            let accept = async {
-                loop {
-                    let (socket, _) = accepting.accept().await;
-                    let serving = context.serving.begin();
-                    let (way, cut) = (way.clone(), context.cut.clone());
-                    crate::net::spawn(async move {
-                        let carrying = way.carry(Arc::new(socket.into()));
-                        if let Some(Err(e)) = cut.or(carrying).await {
-                            log::debug!("a forwarded connection: {e}");
-                        }
-                        drop(serving);
-                    });
-                }
-            };
-            until.or(future::or(accept, context.stop.wait())).await;
-            // Attempts to have a direct way end, too.
-            until.trigger();
-        });
-        Self {
-            listener,
-            config,
-            stop,
-        }
-    }
-
-    /// Stops accepting.
-    pub fn stop(&self) {
-        self.stop.trigger();
-    }
-
-    /// Returns the listener to hand over to the child process.
-    pub fn share(&self) -> Outgoing {
-        let addr = self.config.addr.to_string();
-        (Item::Listener { addr }, Some(self.listener.clone()))
+        Self::begin(p2p, pools, planned, |started| {
+            let Started {
+                socket: listener,
+                config,
+                direct,
+                stop,
+            } = started;
+            log::info!("acceptLoop started addr={}", listener.addr());
+            let way = Arc::new(Forwarder { direct, config });
+            crate::net::spawn(async move {
+                let accept = async {
+                    loop {
+                        let (socket, _) = listener.accept().await;
+                        let serving = context.serving.begin();
+                        let (way, cut) = (way.clone(), context.cut.clone());
+                        crate::net::spawn(async move {
+                            let carrying = way.carry(Arc::new(socket.into()));
+                            if let Some(Err(e)) = cut.or(carrying).await {
+                                log::debug!("a forwarded connection: {e}");
+                            }
+                            drop(serving);
+                        });
+                    }
+                };
+                stop.or(future::or(accept, context.stop.wait())).await;
+                // Attempts to have a direct way end, too.
+                stop.trigger();
+            });
+        })
     }
 }
 

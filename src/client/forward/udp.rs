@@ -3,15 +3,15 @@
 
 use super::direct::{DirectWay, DIRECT_TIMEOUT};
 use super::error::ForwardError;
-use super::other_client::{KeyTrials, OtherClient};
+use super::running::{ForwardConfig, ForwardSocket, Planned, Running, Started};
 use crate::client::p2p::{
     carry_flow, carry_last_answers, carry_records, dial_flow, label, ChannelConn, FlowEnd, P2p,
 };
 use crate::client::pool::Pool;
 use crate::client::private::Carried;
 use crate::collections::HashMap;
-use crate::config::{UdpForward, UdpTarget};
-use crate::handover::{Inherited, Item, Outgoing};
+use crate::config::{ListenAddr, UdpForward, UdpTarget};
+use crate::handover::{Inherited, Item};
 use crate::net::{
     self, clock, Conn, DatagramConn, DatagramPath, DatagramQueue, Datagrams, Flow, ShardId,
     Shutdown, Timer,
@@ -48,113 +48,86 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(10);
 /// The flow that a datagram belongs to: where it comes from, and which address it came to.
 type FlowKey = (SocketAddr, Option<IpAddr>);
 
-/// A running forwarder with its socket.
-#[derive(Clone)]
-pub struct UdpForwarder {
-    socket: Arc<Datagrams>,
-    config: UdpForward,
-    stop: Shutdown,
-}
-
+/// A running forwarder.
+pub type UdpForwarder = Running<Datagrams, UdpForward>;
 /// A forwarder that is bound and not started yet.
-pub struct PlannedUdpForward {
-    socket: Arc<Datagrams>,
-    config: UdpForward,
-}
+pub type PlannedUdpForward = Planned<Datagrams, UdpForward>;
 
-impl PlannedUdpForward {
-    /// Binds, unless the `running` forwarder has the address or another process has handed over its socket. The
-    /// error names the address.
-    pub fn new(
-        config: &UdpForward,
-        running: Option<&UdpForwarder>,
-        file: &Option<PathBuf>,
+impl ForwardSocket for Datagrams {
+    const OPTIONS: &'static str = "udpForward";
+
+    fn inherit(
         inherited: &mut Inherited,
-    ) -> io::Result<Self> {
-        let addr = &config.addr;
-        let same = |forward: &&UdpForwarder| forward.config.addr == *addr;
-        let socket = match running.filter(same) {
-            Some(forward) => forward.socket.clone(),
-            None => match inherited.datagrams(file, addr) {
-                Some(socket) => Arc::new(socket),
-                None => {
-                    let bound = Datagrams::bind(addr.host.as_deref(), addr.port);
-                    Arc::new(bound.map_err(|e| {
-                        io::Error::new(e.kind(), format!("listening on udpForwardAddr {addr}: {e}"))
-                    })?)
-                }
-            },
-        };
-        let config = config.clone();
-        Ok(Self { socket, config })
+        file: &Option<PathBuf>,
+        addr: &ListenAddr,
+    ) -> Option<Self> {
+        inherited.datagrams(file, addr)
     }
 
-    /// Whether `running` already has this configuration and socket.
-    pub fn is(&self, running: &UdpForwarder) -> bool {
-        self.config == running.config && Arc::ptr_eq(&self.socket, &running.socket)
+    fn open(addr: &ListenAddr) -> io::Result<Self> {
+        Datagrams::bind(addr.host.as_deref(), addr.port)
+    }
+
+    fn addr(&self) -> SocketAddr {
+        self.addr()
+    }
+
+    fn item(addr: String) -> Item {
+        Item::Datagrams { addr }
+    }
+}
+
+impl ForwardConfig for UdpForward {
+    fn addr(&self) -> &ListenAddr {
+        &self.addr
+    }
+
+    fn host_prefix(&self) -> &str {
+        &self.host_prefix
+    }
+
+    fn peers(&self) -> usize {
+        1
     }
 }
 
 impl UdpForwarder {
     /// Starts to receive.
     pub fn start(p2p: Arc<P2p>, pools: Vec<Arc<Pool>>, planned: PlannedUdpForward) -> Self {
-        let PlannedUdpForward { socket, config } = planned;
-        log::info!(
-            "Listening udpForwardAddr={} udpForwardHostPrefix={}",
-            config.addr,
-            config.host_prefix
-        );
-        log::info!("receiving datagrams started addr={}", socket.addr());
-        socket.set_recv_buffer(RECV_BUFFER);
-        let stop = Shutdown::default();
         let context = p2p.context().clone();
-        let other = OtherClient {
-            p2p,
-            pools,
-            host_prefix: config.host_prefix.clone(),
-            trials: KeyTrials::default(),
-        };
-        let name = format!("udpForwardAddr={}", socket.addr());
-        let forwarder = Arc::new(Forwarder {
-            direct: DirectWay::new(other, name, 1, stop.clone()),
-            config: config.clone(),
-            socket: socket.clone(),
-            stop: stop.clone(),
-            known: Mutex::default(),
-            queued: Arc::default(),
-        });
-        let until = stop.clone();
-        crate::net::spawn(async move {
-            let receiving = async {
-                if let Err(e) = forwarder.socket.move_to(ShardId::current()) {
-                    return log::warn!("receiving on {}: {e}", forwarder.socket.addr());
-                }
-                loop {
-                    let received = std::future::poll_fn(|cx| forwarder.poll_receive(cx)).await;
-                    log::debug!("receiving on {}: {received}", forwarder.socket.addr());
-                    Timer::after(SHORTAGE_PAUSE).await;
-                }
-            };
-            until.or(future::or(receiving, context.stop.wait())).await;
-            until.trigger();
-            forwarder.end_all();
-        });
-        Self {
-            socket,
-            config,
-            stop,
-        }
-    }
-
-    /// Stops receiving, and ends the flows.
-    pub fn stop(&self) {
-        self.stop.trigger();
-    }
-
-    /// Returns the socket to hand over to the child process.
-    pub fn share(&self) -> Outgoing {
-        let addr = self.config.addr.to_string();
-        (Item::Datagrams { addr }, Some(self.socket.clone()))
+        Self::begin(p2p, pools, planned, |started| {
+            let Started {
+                socket,
+                config,
+                direct,
+                stop,
+            } = started;
+            log::info!("receiving datagrams started addr={}", socket.addr());
+            socket.set_recv_buffer(RECV_BUFFER);
+            let forwarder = Arc::new(Forwarder {
+                direct,
+                config,
+                socket,
+                stop: stop.clone(),
+                known: Mutex::default(),
+                queued: Arc::default(),
+            });
+            crate::net::spawn(async move {
+                let receiving = async {
+                    if let Err(e) = forwarder.socket.move_to(ShardId::current()) {
+                        return log::warn!("receiving on {}: {e}", forwarder.socket.addr());
+                    }
+                    loop {
+                        let received = std::future::poll_fn(|cx| forwarder.poll_receive(cx)).await;
+                        log::debug!("receiving on {}: {received}", forwarder.socket.addr());
+                        Timer::after(SHORTAGE_PAUSE).await;
+                    }
+                };
+                stop.or(future::or(receiving, context.stop.wait())).await;
+                stop.trigger();
+                forwarder.end_all();
+            });
+        })
     }
 }
 
