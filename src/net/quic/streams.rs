@@ -25,8 +25,6 @@ pub enum Urgency {
     #[default]
     Bulk,
     /// Bytes that others need not make room for, and that are sent before them.
-    Soon,
-    /// Bytes like those, which are sent before them.
     Urgent,
 }
 
@@ -260,7 +258,7 @@ impl QuicStreams {
     pub fn write(&self, id: QuicStreamId, bytes: &[u8], urgency: Urgency) -> io::Result<usize> {
         let mut state = self.0.lock();
         let window = state.send_window;
-        if urgency != Urgency::Bulk {
+        if urgency == Urgency::Urgent {
             state.proto.set_send_window(window.saturating_add(RESERVE));
         }
         let mut count = 0;
@@ -287,8 +285,7 @@ impl QuicStreams {
     pub fn set_urgency(&self, id: QuicStreamId, urgency: Urgency) {
         let priority = match urgency {
             Urgency::Bulk => 0,
-            Urgency::Soon => 1,
-            Urgency::Urgent => 2,
+            Urgency::Urgent => 1,
         };
         // Fails if the stream has ended.
         let _ = self.0.lock().proto.send_stream(id).set_priority(priority);

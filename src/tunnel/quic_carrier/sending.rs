@@ -50,8 +50,8 @@ impl TunnelState {
             return self.give_up_turn(stream_id, turn);
         }
         let urgency = match haste {
-            Haste::Interactive => Urgency::Urgent,
-            Haste::Answer => Urgency::Soon,
+            // One of them before the other would make answers late, each time one of another stream.
+            Haste::Interactive | Haste::Answer => Urgency::Urgent,
             Haste::Bulk => Urgency::Bulk,
         };
         if lane.urgency != urgency {
