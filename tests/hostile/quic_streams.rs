@@ -105,10 +105,12 @@ impl Stage {
         });
     }
 
-    /// Waits until the client has given the tunnel up.
+    /// Waits until the client has given the tunnel up, and has come back.
     fn expect_violation(mut self, why: &str) {
         self.server.wait_for_loss();
         self.client.wait_for(why);
+        self.server.accept_ready();
+        self.client.wait_for_tunnels(2);
         assert_eq!(self.client.has_ended(), None);
     }
 

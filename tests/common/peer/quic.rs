@@ -156,6 +156,7 @@ impl QuicServer {
             self.turn();
             std::thread::sleep(Duration::from_micros(200));
         }
+        (self.connection, self.is_lost) = (None, false);
     }
 
     /// Receives, and sends what is due.
