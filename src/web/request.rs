@@ -196,8 +196,15 @@ fn is_cross_site(fields: &Fields<'_>, host: &str) -> bool {
     let of_site = |site: &str| matches!(site, "same-origin" | "none");
     let other_site = fields.all("sec-fetch-site").any(|site| !of_site(site));
     let other_origin = fields.all("origin").any(|origin| {
-        let authority = origin.split_once("://").map_or(origin, |(_, rest)| rest);
-        !authority.eq_ignore_ascii_case(host)
+        let (scheme, authority) = origin.split_once("://").unwrap_or(("", origin));
+        // A browser leaves the usual port out of both, a proxy before the page perhaps not.
+        let usual = match scheme {
+            "http" => ":80",
+            "https" => ":443",
+            _ => "",
+        };
+        let without = |authority| str::strip_suffix(authority, usual).unwrap_or(authority);
+        !without(authority).eq_ignore_ascii_case(without(host))
     });
     other_site || other_origin
 }
@@ -327,6 +334,28 @@ mod tests {
             "A: b",
         ] {
             assert!(!of(fields), "{fields}");
+        }
+        let of_host = |host: &str, origin: &str| {
+            let text = format!("POST / HTTP/1.1\nHost: {host}\nOrigin: {origin}");
+            head(&text).unwrap().is_cross_site
+        };
+        for (host, origin) in [
+            ("router.lan", "http://router.lan:80"),
+            ("router.lan:80", "http://router.lan"),
+            ("ROUTER.lan", "https://router.lan:443"),
+            ("router.lan:443", "https://router.lan"),
+            ("[::1]", "http://[::1]:80"),
+            ("[::1]:80", "http://[::1]"),
+        ] {
+            assert!(!of_host(host, origin), "{host} {origin}");
+        }
+        for (host, origin) in [
+            ("router.lan", "http://router.lan:443"),
+            ("router.lan", "https://router.lan:80"),
+            ("router.lan:8080", "http://router.lan"),
+            ("[::1]", "http://[::1:80]"),
+        ] {
+            assert!(of_host(host, origin), "{host} {origin}");
         }
         for fields in [
             "Origin: http://127.0.0.1:2",
