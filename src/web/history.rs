@@ -1,15 +1,23 @@
-//! The last hour of a process in numbers, a point every 15 s. Kept only while there is a page.
+//! The last hour of a process in numbers, for the graph of the page. To have it when somebody comes to look, points are
+//! also taken while nobody does, but seldom. Kept only while there is a page.
 
-use crate::net::clock;
+use crate::net::{clock, timeout, Timer};
 use crate::sync::Mutex;
+use event_listener::Event;
 use serde::Serialize;
 use std::collections::VecDeque;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
-/// Time from one point to the next.
-pub const INTERVAL: Duration = Duration::from_secs(15);
-/// Maximum number of points: an hour.
-const MAX_POINTS: usize = 240;
+/// Time from one point to the next while somebody looks.
+const INTERVAL: Duration = Duration::from_secs(15);
+/// Time from one point to the next while nobody looks: less than a wake in a minute.
+const IDLE_INTERVAL: Duration = Duration::from_secs(120);
+/// Time after which one that has looked is believed to have gone.
+const LOOK: Duration = Duration::from_secs(60);
+/// Time that points are kept.
+const MAX_AGE: Duration = Duration::from_secs(3600);
+/// Maximum number of points.
+const MAX_POINTS: usize = 250;
 
 /// The numbers of a moment, of one role or all.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -45,25 +53,54 @@ pub struct Point {
     totals: Totals,
 }
 
-/// The points, oldest first.
+/// The points.
 #[derive(Default)]
-pub struct History(Mutex<VecDeque<Point>>);
+pub struct History {
+    /// Oldest first.
+    points: Mutex<VecDeque<Point>>,
+    /// When somebody has last looked.
+    looked: Mutex<Option<Instant>>,
+    /// Notified when somebody looks after a time without.
+    look: Event,
+}
 
 impl History {
-    /// Adds a point; the oldest one makes way.
+    /// Adds a point; old ones make way.
     pub fn add(&self, totals: Totals) {
         let time = clock::time_of_day().duration_since(UNIX_EPOCH);
-        let time = time.unwrap_or_default().as_secs();
-        let mut points = self.0.lock();
-        if points.len() >= MAX_POINTS {
+        self.add_at(totals, time.unwrap_or_default().as_secs());
+    }
+
+    fn add_at(&self, totals: Totals, time: u64) {
+        let mut points = self.points.lock();
+        let is_old = |point: &Point| time.saturating_sub(point.time) > MAX_AGE.as_secs();
+        while points.len() >= MAX_POINTS || points.front().is_some_and(is_old) {
             points.pop_front();
         }
         points.push_back(Point { time, totals });
     }
 
-    /// Returns the points.
-    pub fn points(&self) -> Vec<Point> {
-        self.0.lock().iter().copied().collect()
+    /// Returns the points to one that looks at them.
+    pub fn look(&self) -> Vec<Point> {
+        if !self.is_looked_at(clock::now()) {
+            self.look.notify(usize::MAX);
+        }
+        *self.looked.lock() = Some(clock::now());
+        self.points.lock().iter().copied().collect()
+    }
+
+    fn is_looked_at(&self, now: Instant) -> bool {
+        let looked = *self.looked.lock();
+        looked.is_some_and(|it| now.saturating_duration_since(it) < LOOK)
+    }
+
+    /// Waits until the next point is to be taken.
+    pub async fn next(&self) {
+        let look = self.look.listen();
+        match self.is_looked_at(clock::now()) {
+            true => Timer::after(INTERVAL).await,
+            false => drop(timeout(IDLE_INTERVAL, look).await),
+        }
     }
 }
 
@@ -74,15 +111,44 @@ mod tests {
     #[test]
     fn an_hour_is_kept() {
         let history = History::default();
-        for clients in 0..1000 {
-            history.add(Totals {
+        let add = |clients: usize, time| {
+            let totals = Totals {
                 clients,
                 ..Totals::default()
-            });
+            };
+            history.add_at(totals, time);
+        };
+        for n in 0..1000 {
+            add(n, 15 * n as u64);
         }
-        let points = history.points();
-        assert_eq!(points.len(), MAX_POINTS);
+        let points = history.look();
+        assert_eq!(points.len(), 241);
         assert_eq!(points.last().unwrap().totals.clients, 999);
-        assert_eq!(INTERVAL * 240, Duration::from_secs(3600));
+        // Of a clock that has been set, too, no more are kept than that.
+        for n in 0..1000 {
+            add(n, 0);
+        }
+        assert_eq!(history.look().len(), MAX_POINTS);
+        add(0, 1_000_000);
+        assert_eq!(history.look().len(), 1);
+    }
+
+    #[test]
+    fn one_that_looks_ends_the_long_wait_for_a_point() {
+        let history = History::default();
+        let now = Instant::now();
+        assert!(!history.is_looked_at(now));
+        let next = async {
+            history.next().await;
+            assert!(history.is_looked_at(Instant::now()));
+        };
+        let look = async {
+            // Behind the beginning of the wait.
+            futures_lite::future::yield_now().await;
+            history.look();
+            std::future::pending::<()>().await;
+        };
+        async_std::task::block_on(futures_lite::future::or(next, look));
+        assert!(!history.is_looked_at(Instant::now() + LOOK));
     }
 }

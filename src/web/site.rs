@@ -1,7 +1,7 @@
 //! What all connections of the page share: who may use it, the roles that it shows, and the last hour.
 
 use super::config_files::CheckRole;
-use super::history::{History, Totals, INTERVAL};
+use super::history::{History, Totals};
 use super::login::{Admin, LoginGuard};
 use super::reports::Reports;
 use super::role::RoleView;
@@ -10,7 +10,7 @@ use crate::config::RoleName;
 use crate::current::Current;
 use crate::net::http::hosts::AllowedHosts;
 use crate::net::tls::Acceptor;
-use crate::net::{blocking, Shutdown, Timer};
+use crate::net::{blocking, Shutdown};
 use crate::sync::Mutex;
 use std::sync::Arc;
 
@@ -83,13 +83,13 @@ impl Site {
         all
     }
 
-    /// Takes a point of the history every 15 s until `stop` is triggered.
+    /// Takes the points of the history until `stop` is triggered.
     pub async fn keep_history(self: Arc<Self>, stop: Shutdown) {
         let keeping = async {
             loop {
                 let site = self.clone();
                 blocking(move || site.history.add(site.totals())).await;
-                Timer::after(INTERVAL).await;
+                self.history.next().await;
             }
         };
         stop.or::<()>(keeping).await;

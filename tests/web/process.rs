@@ -40,6 +40,21 @@ fn a_restart_keeps_the_session_and_the_listener() {
 }
 
 #[test]
+fn with_nobody_looking_the_page_wakes_the_process_less_than_once_a_minute() {
+    let page = Paged::start(&(server_text("") + password_line()));
+    let points = |page: &Paged| page.get("/api/history")["points"].as_array().map(Vec::len);
+    // One that looks has a point at once.
+    eventually("a point", || (points(&page) > Some(1)).then_some(()));
+    let page = Paged::start(&(server_text("") + password_line()));
+    // The work of the start.
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    let waits = || page.gt.waits_of_threads("").iter().sum::<u64>();
+    let before = waits();
+    std::thread::sleep(std::time::Duration::from_secs(20));
+    assert!(waits() - before <= 1, "{} times in 20 s", waits() - before);
+}
+
+#[test]
 fn a_reload_that_fails_says_why_and_the_page_goes_on() {
     let mut page = Paged::start(&(server_text("") + password_line()));
     let text = page.text("gt.yaml");

@@ -51,7 +51,7 @@ pub fn log(call: &Call) -> Answer {
 
 /// Tells the last hour.
 pub fn history(site: &Site) -> Answer {
-    Answer::json(200, &json!({"points": site.history.points()}))
+    Answer::json(200, &json!({"points": site.history.look()}))
 }
 
 /// Has the process read its configuration again.

@@ -180,11 +180,11 @@ var quiet = function () {};
 
 // ---- Drawings ----------------------------------------------------------------------------------------------
 
-/// Draws values from old to new; all lines of a drawing have one scale.
-function line(values, most, width, height) {
-  var step = width / Math.max(1, values.length - 1);
+/// Draws values from old to new, in equal steps or at places from 0 to 1; all lines of a drawing have one scale.
+function line(values, most, width, height, places) {
   return values.map(function (value, i) {
-    return (i ? "L" : "M") + (i * step).toFixed(1) + " " + (height - 1 - value / (most || 1) * (height - 2)).toFixed(1);
+    var place = places ? places[i] : i / Math.max(1, values.length - 1);
+    return (i ? "L" : "M") + (place * width).toFixed(1) + " " + (height - 1 - value / (most || 1) * (height - 2)).toFixed(1);
   }).join("");
 }
 
@@ -195,17 +195,19 @@ function spark(values, label) {
 }
 
 function chart(points) {
-  var up = [], down = [];
+  // Seldom points are taken while nobody looks.
+  var up = [], down = [], places = [], first = (points[1] || {}).time, last = (points[points.length - 1] || {}).time;
   for (var i = 1; i < points.length; i++) {
     var seconds = Math.max(1, points[i].time - points[i - 1].time);
     up.push(Math.max(0, points[i].bytesUp - points[i - 1].bytesUp) / seconds);
     down.push(Math.max(0, points[i].bytesDown - points[i - 1].bytesDown) / seconds);
+    places.push((points[i].time - first) / Math.max(1, last - first));
   }
   var most = Math.max.apply(null, up.concat(down, 1));
   var text = "↑ " + t("up") + " " + bytes(up[up.length - 1] || 0) + "/s, ↓ " + t("down") + " " +
     bytes(down[down.length - 1] || 0) + "/s, max. " + bytes(up.length ? most : 0) + "/s";
   return [h("svg", { "class": "chart", viewBox: "0 0 600 120", preserveAspectRatio: "none", role: "img", "aria-label": text },
-    up.length > 1 && [h("path", { d: line(up, most, 600, 120) }), h("path", { "class": "two", d: line(down, most, 600, 120) })]),
+    up.length > 1 && [h("path", { d: line(up, most, 600, 120, places) }), h("path", { "class": "two", d: line(down, most, 600, 120, places) })]),
     h("p", { "class": "dim" }, text)];
 }
 
