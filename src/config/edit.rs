@@ -180,6 +180,16 @@ impl Section {
     }
 }
 
+/// Returns a changed text with CR LF at the ends of its lines if the text before the change has these alone, as files
+/// from Windows do. Browsers take them away.
+pub fn with_ends_of(before: &str, text: String) -> String {
+    let ends = before.matches('\n').count();
+    match ends > 0 && before.matches("\r\n").count() == ends {
+        true => text.replace("\r\n", "\n").replace('\n', "\r\n"),
+        false => text,
+    }
+}
+
 /// Returns the number of entries.
 #[cfg(test)]
 fn count(text: &str, which: Entries<'_>) -> Result<usize, EditError> {
@@ -218,7 +228,7 @@ pub fn add(
         return Err("The entry is empty.".to_owned());
     }
     section.insert(section.end, lines);
-    Ok(section.text())
+    Ok(with_ends_of(text, section.text()))
 }
 
 /// Removes an entry.
@@ -226,7 +236,7 @@ pub fn remove(text: &str, which: Entries<'_>, at: usize) -> Result<String, EditE
     let mut section = Section::find(text, which)?;
     let (start, end) = entry(&section, at)?;
     section.lines.drain(start..end.min(section.lines.len()));
-    Ok(section.text())
+    Ok(with_ends_of(text, section.text()))
 }
 
 /// Changes the keys of an entry; the others stay as they are written.
@@ -339,7 +349,7 @@ pub fn change(
             }
         }
     }
-    Ok(section.text())
+    Ok(with_ends_of(text, section.text()))
 }
 
 /// Returns the place of the entry with this key.

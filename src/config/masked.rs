@@ -2,7 +2,7 @@
 //! storage of the file.
 //!
 //! Each secret is replaced by its number in the file, as in `secret: "******1"`. Numbers may move and be deleted;
-//! a value that is not such a number is a new one.
+//! a value that is not such a number is a new one. Secrets in comments are those of options that are switched off.
 
 use super::file::Document;
 use super::foreign::Content;
@@ -174,10 +174,77 @@ fn secrets(
             }
         }
     }
+    ranges.extend(comments(text).flat_map(|(start, comment)| in_comment(start, comment, masked)));
     // An alias stands for one value at several places.
     ranges.sort_unstable_by_key(|range| range.start);
     ranges.dedup();
     Ok(ranges)
+}
+
+/// Returns the comments of a text, from their `#` on, and where they begin. What is behind an odd number of quotation
+/// marks may be in a value, and is left out.
+fn comments(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut start = 0_usize;
+    text.split_inclusive('\n').filter_map(move |line| {
+        let begin = start;
+        start = start.saturating_add(line.len());
+        let mut marks = line.match_indices('#').map(|(at, _)| line.split_at(at));
+        let (before, comment) = marks.find(|(before, _)| {
+            let is_even = |quote| before.matches(quote).count() % 2 == 0;
+            (before.is_empty() || before.ends_with([' ', '\t'])) && is_even('"') && is_even('\'')
+        })?;
+        Some((begin.saturating_add(before.len()), comment.trim_end()))
+    })
+}
+
+/// Returns where a comment has the values of keys that are secrets, or that look like one. `start` is where the comment
+/// begins in its text.
+fn in_comment(start: usize, comment: &str, masked: bool) -> Vec<Range<usize>> {
+    let colons = comment.match_indices(": ").map(|(at, _)| at);
+    let values = colons.filter_map(|colon| {
+        let before = comment.get(..colon)?.trim_end_matches(['"', '\'']);
+        let key = before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next()?;
+        let before = before.strip_suffix(key)?.trim_end_matches(['"', '\'', ' ']);
+        // Not a sentence about a secret.
+        let is_key = before.ends_with(['#', '-', '{', '[', ',']);
+        is_key.then_some((key, colon.checked_add(2)?))
+    });
+    // An entry of a list: a password with its name, for example.
+    let item = comment.trim_start_matches('#').trim_start();
+    let item = item
+        .strip_prefix("- ")
+        .map(|value| ("", comment.len().saturating_sub(value.len())));
+    let found = values.chain(item).filter_map(|(key, at)| {
+        let rest = comment.get(at..)?;
+        let value = rest.trim_start();
+        let at = at.checked_add(rest.len().checked_sub(value.len())?)?;
+        let value = value.get(..value_length(value))?.trim_end();
+        let is_address = value.contains("://") && redact(value) != *value;
+        let is_masked = masked && number(value).is_some();
+        let is_secret = is_secret_key(key) || is_address || value.contains("$pbkdf2-");
+        if value.is_empty() || value.starts_with(['{', '[']) || !(is_secret || is_masked) {
+            return None;
+        }
+        let begin = start.checked_add(at)?;
+        Some(begin..begin.checked_add(value.len())?)
+    });
+    found.collect()
+}
+
+/// Returns the length of a value in a comment: to its other quotation mark, or to the end of an entry.
+fn value_length(value: &str) -> usize {
+    let quoted = value.chars().next().filter(|it| matches!(it, '"' | '\''));
+    let end = match quoted {
+        Some(quote) => {
+            let end = value.get(1..).and_then(|rest| rest.find(quote));
+            end.and_then(|at| at.checked_add(2))
+        }
+        None => ["}", "]", ", ", " #"]
+            .iter()
+            .filter_map(|it| value.find(it))
+            .min(),
+    };
+    end.unwrap_or(value.len())
 }
 
 /// Adds the texts below a node that are secrets, or stand for one if the file is `masked`.
@@ -269,14 +336,16 @@ options:
     #[test]
     fn a_masked_file_has_no_secrets_and_reads_as_before() {
         let masked = masked(TEXT).unwrap();
-        for secret in ["a\\\"b", "it''s", "pbkdf2", "bob:y", "user:pw", "key@"] {
+        for secret in [
+            "s3cret", "a\\\"b", "it''s", "pbkdf2", "bob:y", "user:pw", "key@",
+        ] {
             assert!(!masked.contains(secret), "{secret} in {masked}");
         }
         assert!(masked.starts_with(
-            "# The secret: not this one\nusers:\n  alice: {secret: \"******1\", speed: 5} # "
+            "# The secret: not this one\nusers:\n  alice: {secret: \"******1\", speed: 5} # secret: \"******2\"\n"
         ));
         assert!(
-            masked.contains("password:\n    - \"******4\"\n    - \"******5\"\n"),
+            masked.contains("password:\n    - \"******5\"\n    - \"******6\"\n"),
             "{masked}"
         );
         assert_eq!(unmasked(&masked).unwrap(), TEXT);
@@ -284,12 +353,43 @@ options:
 
     #[test]
     fn edited_text_keeps_secrets_that_have_moved_and_takes_new_ones() {
-        let edited = "users:\n  bob: {secret: \"******2\"}\n  carol: {secret: new}\noptions: {secret: '******3'}\n";
+        let edited = "users:\n  bob: {secret: \"******3\"}\n  carol: {secret: new}\noptions: {secret: '******4'}\n";
         let text = unmasked(edited).unwrap();
         assert_eq!(
             text,
             "users:\n  bob: {secret: \"a\\\"b\"}\n  carol: {secret: new}\noptions: {secret: 'it''s'}\n"
         );
+    }
+
+    #[test]
+    fn secrets_in_comments_are_hidden_too_and_may_be_switched_on() {
+        let text = "options:\n  id: a\n  # secret: s3cret one\n  #secret: \"s3cret\"  \n  secret: s3cret # secret: s3cret, perhaps\n  \
+                    #   - bob:$pbkdf2-sha256$s3cret\n  # remoteProxy: http://a:s3cret@b # no secret here\n\
+                    # users: {a: {secret: s3cret}, b: {'secret': 's3cret'}}\nmore: \"a # secret: b\"\n# secret:\n";
+        let shown = masked(text).unwrap();
+        assert!(!shown.contains("s3cret"), "{shown}");
+        assert!(shown.contains("  # secret: \"******1\"\n  #secret: \"******2\"  \n  secret: \"******3\" # secret: \"******4\", perhaps\n"), "{shown}");
+        assert!(
+            shown.ends_with("more: \"a # secret: b\"\n# secret:\n"),
+            "{shown}"
+        );
+        let path = Path::new("gt.yaml");
+        let unmasked = |edited: &str| unmask(path, text, edited, Content::Configuration);
+        assert_eq!(unmasked(&shown).unwrap(), text);
+        let switched = shown
+            .replace("  #secret: \"******2\"", "  groupKey: \"******2\"")
+            .replace("  secret: \"******3\"", "  # secret: \"******3\"");
+        let switched = unmasked(&switched).unwrap();
+        assert!(
+            switched.contains("  groupKey: \"s3cret\"  \n  # secret: s3cret # "),
+            "{switched}"
+        );
+        let why = unmasked(&shown.replace("id: a", "id: \"******1\""))
+            .unwrap_err()
+            .to_string();
+        assert!(why.contains("line 2: ") && !why.contains("s3cret"), "{why}");
+        let why = unmasked("# id: \"******1\"\n").unwrap_err().to_string();
+        assert!(why.contains("line 1: ") && !why.contains("s3cret"), "{why}");
     }
 
     #[test]

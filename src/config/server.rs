@@ -136,6 +136,12 @@ pub struct ServerConfig {
 }
 
 impl ServerConfig {
+    /// Whether no client can connect, because there is no user.
+    #[cfg(feature = "web")]
+    pub fn admits_nobody(&self) -> bool {
+        self.users.is_empty() && self.auth_api.is_none() && self.any_client != AnyClient::Allowed
+    }
+
     /// Whether the server listens on ports below 1024, or lets clients open such ports.
     pub fn low_ports(&self) -> bool {
         let api = self.api.as_ref().map(|api| &api.addr);

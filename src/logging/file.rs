@@ -7,7 +7,7 @@ use crate::config::LoggingConfig;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// A log file `gt.log` with its rotated files `gt.log.1`, `gt.log.2` …, oldest last.
@@ -23,10 +23,18 @@ pub struct LogFile {
     retry_size: u64,
 }
 
+/// How a log file is opened. A new one is not for all users of the machine: it has addresses of visitors in it, and the
+/// link of the web page that signs in once.
+fn appending() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o640);
+    options
+}
+
 impl LogFile {
     /// Opens or creates the file; existing content stays.
     pub fn open(path: &Path, config: &LoggingConfig) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        let file = appending().open(path)?;
         let plain = file.metadata()?.is_file();
         let (path, max_size) = match fs::canonicalize(path) {
             Ok(path) if plain => (path, config.max_size()),
@@ -98,8 +106,7 @@ impl LogFile {
             Ok(there) if (there.dev(), there.ino()) == (mine.dev(), mine.ino()) => {}
             // Another process has rotated or removed the file.
             _ => {
-                let append = OpenOptions::new().append(true).create(true).to_owned();
-                self.file = append.open(&self.path)?;
+                self.file = appending().open(&self.path)?;
                 return Ok(());
             }
         }
@@ -108,10 +115,7 @@ impl LogFile {
             Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
             _ => {}
         }
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .open(&new)?;
+        let file = appending().create_new(true).open(&new)?;
         let _ = file.set_permissions(mine.permissions());
         if let Err(e) = self.shift().and_then(|()| fs::rename(&new, &self.path)) {
             let _ = fs::remove_file(&new);

@@ -120,6 +120,22 @@ fn a_line_has_time_level_and_message() {
 }
 
 #[test]
+fn a_new_log_file_is_not_for_all_users_and_one_that_is_there_stays_as_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let mode = || {
+        let metadata = std::fs::metadata(folder.log()).unwrap();
+        metadata.permissions().mode() & 0o777
+    };
+    LogOutput::open(&to(&folder.log(), 0, 0)).unwrap();
+    assert_eq!(mode() & !0o640, 0, "{:o}", mode());
+    let all = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(folder.log(), all).unwrap();
+    LogOutput::open(&to(&folder.log(), 0, 0)).unwrap();
+    assert_eq!(mode(), 0o644);
+}
+
+#[test]
 fn each_level_includes_more_severe_ones() {
     let levels = [
         (LogLevel::Trace, 7),

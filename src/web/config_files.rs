@@ -5,7 +5,7 @@ use super::answer::Answer;
 use crate::cli;
 use crate::config::file::Document;
 use crate::config::foreign::Content;
-use crate::config::{masked, ConfigError, RoleConfig};
+use crate::config::{edit, masked, ConfigError, RoleConfig};
 use ring::digest::{digest, SHA256};
 use serde_json::json;
 use std::ffi::OsString;
@@ -157,12 +157,8 @@ impl ConfigFile {
 
     /// Returns an edited text with the secrets of the file.
     pub fn unmasked(&self, edited: &str) -> Result<String, FileError> {
-        Ok(masked::unmask(
-            &self.path,
-            &self.text,
-            edited,
-            self.content,
-        )?)
+        let text = masked::unmask(&self.path, &self.text, edited, self.content)?;
+        Ok(edit::with_ends_of(&self.text, text))
     }
 
     /// Reads a new text of the role's file as a start of gt would, and returns the role that it makes. The error
@@ -203,17 +199,13 @@ impl ConfigFile {
             replace(&with_suffix(&target, ".bak"), self.text.as_bytes(), &before)?;
             replace(&target, text.as_bytes(), &before)
         });
-        written.map_err(|e| {
-            let advice = match e.kind() {
-                io::ErrorKind::PermissionDenied => {
-                    "; give the user that gt runs as the right to write the file and its directory"
-                }
-                _ => "",
-            };
-            match e.kind() {
-                io::ErrorKind::StaleNetworkFileHandle => FileError::Changed,
-                _ => FileError::Io(format!("Writing {}: {e}{advice}.", target.display())),
-            }
+        written.map_err(|e| match e.kind() {
+            io::ErrorKind::StaleNetworkFileHandle => FileError::Changed,
+            _ => FileError::Io(format!(
+                "Writing {}: {e}{}.",
+                target.display(),
+                advice(e.kind())
+            )),
         })
     }
 
@@ -223,6 +215,24 @@ impl ConfigFile {
             true => Ok(()),
             false => Err(io::ErrorKind::StaleNetworkFileHandle.into()),
         }
+    }
+}
+
+/// Returns what to do about an error of writing; empty if that is not known.
+fn advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::PermissionDenied => {
+            "; give the user that gt runs as the right to write the file and its directory (of its own, as /etc/gt)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "; gt may write nothing there: under systemd, allow it by ReadWritePaths= with the directory of the file \
+             (systemctl edit gt); in a container, mount that directory without \"ro\""
+        }
+        io::ErrorKind::ResourceBusy => {
+            "; the file is mounted by itself, so it cannot be replaced: let the container mount its directory instead"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room on the disk",
+        _ => "",
     }
 }
 
@@ -308,6 +318,25 @@ mod tests {
         fs::write(&path, vec![b'a'; (1 << 20) + 1]).unwrap();
         assert!(ConfigFile::of_role(&path).is_err());
         fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn errors_of_writing_say_what_to_do() {
+        for (kind, word) in [
+            (io::ErrorKind::PermissionDenied, "/etc/gt"),
+            (io::ErrorKind::ReadOnlyFilesystem, "ReadWritePaths="),
+            (io::ErrorKind::ResourceBusy, "mount its directory"),
+        ] {
+            assert!(advice(kind).contains(word), "{kind}");
+        }
+        // EROFS, EBUSY and EACCES of Linux.
+        for (number, kind) in [
+            (30, io::ErrorKind::ReadOnlyFilesystem),
+            (16, io::ErrorKind::ResourceBusy),
+            (13, io::ErrorKind::PermissionDenied),
+        ] {
+            assert_eq!(io::Error::from_raw_os_error(number).kind(), kind);
+        }
     }
 
     #[test]

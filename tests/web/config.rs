@@ -116,6 +116,24 @@ fn a_wrong_text_is_not_saved_and_its_line_is_told() {
 }
 
 #[test]
+fn a_text_of_a_browser_keeps_the_line_ends_of_windows_and_hidden_comments() {
+    let mut page = page();
+    let text = page.text("gt.yaml") + "# groupKey: hidden too\n";
+    page.scratch.file("gt.yaml", text.replace('\n', "\r\n"));
+    page.gt.reload();
+    let shown = page.get("/api/config");
+    let text = shown["text"].as_str().expect("a text");
+    assert!(!text.contains("hidden too"), "{text}");
+    let edited = text.replace("\r\n", "\n").replace("# mine", "# yours");
+    let (status, answer) = put(&page, &edited, shown["etag"].as_str().expect("a version"));
+    assert_eq!(status, 200, "{answer}");
+    let saved = page.text("gt.yaml");
+    assert!(saved.starts_with("# yours\r\noptions:\r\n"), "{saved}");
+    assert!(saved.contains("\r\n# groupKey: hidden too\r\n"), "{saved}");
+    assert_eq!(saved.matches('\n').count(), saved.matches("\r\n").count());
+}
+
+#[test]
 fn a_check_shows_nothing_of_other_files() {
     let page = page();
     let shown = page.get("/api/config");

@@ -400,6 +400,40 @@ fn a_change_that_would_change_another_user_is_not_written() {
 }
 
 #[test]
+fn the_last_user_is_not_removed_and_users_of_windows_stay_so() {
+    let (mut page, _) = server("", USERS);
+    let text = page.text("gt.yaml").replace('\n', "\r\n");
+    page.scratch.file("gt.yaml", &text);
+    page.gt.reload();
+    page.change("DELETE", "/api/server/users/id1", "");
+    page.change("POST", "/api/server/users", "{\"id\": \"id3\"}");
+    let changed = page.text("gt.yaml");
+    assert_eq!(
+        changed.matches('\n').count(),
+        changed.matches("\r\n").count(),
+        "{changed}"
+    );
+    page.change("DELETE", "/api/server/users/id3", "");
+    let before = page.text("gt.yaml");
+    let (status, answer) = page.call("DELETE", "/api/server/users/id2", "");
+    assert_eq!(status, 422, "{answer}");
+    assert!(
+        answer["error"]
+            .as_str()
+            .is_some_and(|why| why.contains("the last user")),
+        "{answer}"
+    );
+    assert_eq!(page.text("gt.yaml"), before);
+    // It may be one of several ways in.
+    page.scratch.file(
+        "gt.yaml",
+        before.replace("options:", "options:\r\n  allowAnyClient: true"),
+    );
+    page.gt.reload();
+    page.change("DELETE", "/api/server/users/id2", "");
+}
+
+#[test]
 fn lockouts_are_listed_and_lifted() {
     let (mut page, addr) = server("  reconnectTimes: 1", USERS);
     let _peers = [0; 2].map(|_| Peer::client(addr, &hello("id1", "wrong", &ID_ALONE)));

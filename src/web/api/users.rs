@@ -7,7 +7,7 @@ use crate::config::edit::{self, Changes, Entries};
 use crate::config::edit_check::{self, Edit};
 use crate::config::masked::has_mark;
 use crate::config::yaml::{Node, NodeKind};
-use crate::config::{RoleName, MAX_NAME};
+use crate::config::{RoleName, ServerConfig, MAX_NAME};
 use crate::net::blocking;
 use crate::web::answer::Answer;
 use crate::web::config_files::{etag, ConfigFile, FileError};
@@ -130,20 +130,27 @@ pub async fn answer(site: &Arc<Site>, route: Route, call: Call) -> Answer {
             true => file.role_of(&text)?,
             false => file.role_with_users(target, &text)?,
         };
+        let server = role.role.server();
+        if route == Route::RemoveUser && server.is_some_and(ServerConfig::admits_nobody) {
+            return Err(FileError::Wrong(format!(
+                "\"{id}\" is the last user: without one, no client can connect. Add another one first, or disable \
+                 this one."
+            )));
+        }
         check_role(&role).map_err(FileError::Wrong)?;
         target.write(&text)?;
         let shown = target.path().display().to_string();
         let version = version_of(&file, users.as_ref(), Some((target, &text)));
-        Ok::<_, FileError>((version, shown))
+        Ok::<_, FileError>((version, shown, role.warnings))
     });
     match edited.await {
-        Ok((version, path)) => {
+        Ok((version, path, warnings)) => {
             call.log(format_args!("{what} in {path}"));
             let answer = match made.is_null() {
                 true => json!({}),
                 false => json!({"secret": made}),
             };
-            finish(site, Some(version), Vec::new(), answer).await
+            finish(site, Some(version), warnings, answer).await
         }
         Err(e) => e.answer(),
     }
