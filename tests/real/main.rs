@@ -40,6 +40,8 @@ mod prometheus;
 mod proxies;
 #[cfg(all(feature = "server", feature = "client"))]
 mod quickstart;
+#[cfg(all(feature = "server", feature = "client", feature = "web"))]
+mod schemathesis;
 #[cfg(all(feature = "server", feature = "client", feature = "sentry"))]
 mod secrets;
 #[cfg(all(feature = "server", feature = "client"))]
