@@ -170,6 +170,7 @@ impl fmt::Display for LinkUse {
 /// The link of a connection that can move to others.
 #[derive(Default)]
 pub struct LinkPath {
+    #[cfg(feature = "quic")]
     links: Links,
     link: LinkUse,
 }
@@ -307,6 +308,7 @@ impl Links {
     /// Returns the path of a connection over a route.
     pub fn path(&self, route: &LinkRoute) -> LinkPath {
         LinkPath {
+            #[cfg(feature = "quic")]
             links: self.clone(),
             link: LinkUse::of(&route.link),
         }

@@ -7,7 +7,7 @@ use crate::config::edit::{self, Changes, Entries};
 use crate::config::edit_check::{self, Edit};
 use crate::config::masked::has_mark;
 use crate::config::yaml::{Node, NodeKind};
-use crate::config::{RoleName, ServerConfig, MAX_NAME};
+use crate::config::{RoleName, MAX_NAME};
 use crate::net::blocking;
 use crate::web::answer::Answer;
 use crate::web::config_files::{etag, ConfigFile, FileError};
@@ -130,8 +130,7 @@ pub async fn answer(site: &Arc<Site>, route: Route, call: Call) -> Answer {
             true => file.role_of(&text)?,
             false => file.role_with_users(target, &text)?,
         };
-        let server = role.role.server();
-        if route == Route::RemoveUser && server.is_some_and(ServerConfig::admits_nobody) {
+        if route == Route::RemoveUser && role.admits_nobody() {
             return Err(FileError::Wrong(format!(
                 "\"{id}\" is the last user: without one, no client can connect. Add another one first, or disable \
                  this one."
