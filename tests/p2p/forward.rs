@@ -172,6 +172,21 @@ fn a_client_that_stops_tells_the_other_end() {
 }
 
 #[test]
+fn visitors_of_a_client_that_stops_see_a_cut() {
+    let mut ends = ends("");
+    let mut relayed = ends.visit();
+    assert_echo(&mut relayed, b"through the server");
+    ends.forwarding.wait_for_direct_way();
+    let mut direct = ends.visit();
+    assert_echo(&mut direct, b"directly");
+    ends.serving.stop();
+    for visitor in [&mut relayed, &mut direct] {
+        let end = visitor.read(&mut [0]);
+        assert!(end.is_err(), "a cut does not look complete: {end:?}");
+    }
+}
+
+#[test]
 fn status_needs_a_client_that_forwards() {
     let output = gt("status now");
     assert_eq!(output.status.code(), Some(2));

@@ -40,8 +40,8 @@ impl KeyTrials {
         let mut trials = self.0.lock();
         match proved {
             Ok(_) => *trials = (0, None),
-            // An older gt does not tell why it refuses.
-            Err(ProofError::UnknownKey | ProofError::Refused) => {
+            // An older gt does not tell why it refuses, and may have ended.
+            Err(ProofError::UnknownKey) => {
                 *trials = (trials.0.saturating_add(1), Some(now));
             }
             Err(_) => {}
@@ -138,5 +138,33 @@ impl OtherClient {
             conn,
             come: answer.rest,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_key_is_tried_twice_and_then_rarely() {
+        let (trials, now) = (KeyTrials::default(), clock::now());
+        let wrong = || Err::<(), _>(ProofError::UnknownKey);
+        // What fails otherwise says nothing about the key.
+        for _ in 0..10 {
+            trials.tried(&Err::<(), _>(ProofError::Refused), now);
+            trials.tried(&Err::<(), _>(ProofError::LockedOut(None)), now);
+        }
+        for _ in 0..WRONG_AT_ONCE {
+            assert!(trials.pause(now).is_none());
+            trials.tried(&wrong(), now);
+        }
+        let pause = trials.pause(now + WRONG_PAUSE / 2);
+        assert!(matches!(pause, Some(ProofError::Paused(left)) if left == WRONG_PAUSE / 2));
+        let later = now + WRONG_PAUSE;
+        assert!(trials.pause(later).is_none());
+        trials.tried(&wrong(), later);
+        assert!(trials.pause(later).is_some());
+        trials.tried(&Ok(()), later);
+        assert!(trials.pause(later).is_none());
     }
 }
