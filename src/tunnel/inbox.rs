@@ -219,10 +219,10 @@ impl Inbox {
         (self.resting, state.rests) = (false, false);
         set_interval(&mut self.timer, self.watching, self.tick);
         state.sweep(Tick::now());
-        state.measure();
         if self.is_quic {
             state.expect_sign_of_life();
         }
+        state.measure();
         state.probe_if_due();
         drop(state);
         if self.watching && (self.is_quic || self.version == Version::One) {

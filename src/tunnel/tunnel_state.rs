@@ -54,10 +54,9 @@ pub(super) struct TunnelState {
     pub quic: Option<Box<QuicCarrier>>,
     pub round_trip: RoundTrip,
     pub liveness: Liveness,
-    /// Bytes carried at the last round-trip measurement.
+    /// Bytes carried at the last round-trip measurement; in GT/1, which has none, at the last
+    /// [`Self::expect_sign_of_life`].
     pub measured: u64,
-    /// Bytes carried at the last [`Self::expect_sign_of_life`].
-    pub checked: u64,
     /// Number of streams whose opener is the only end that has not ended its direction.
     pub answered: u32,
     /// Number of streams whose visitor has ended its direction in GT/1, which cannot tell the peer.
@@ -108,7 +107,6 @@ impl TunnelState {
             round_trip: RoundTrip::default(),
             liveness: Liveness::new(Moment::now()),
             measured: 0,
-            checked: 0,
             answered: 0,
             ending: 0,
             full: 0,
@@ -287,10 +285,14 @@ impl TunnelState {
     }
 
     /// Has a peer probed that has been silent since bytes of open streams moved. Over QUIC, no kernel ends the
-    /// connection of a program that was killed: its visitors would wait as long as the connection may be idle.
+    /// connection of a program that was killed: its visitors would wait as long as the connection may be idle. To be
+    /// called before [`Self::measure`].
     pub fn expect_sign_of_life(&mut self) {
         let bytes = self.traffic.bytes();
-        let has_moved = std::mem::replace(&mut self.checked, bytes) != bytes;
+        let has_moved = self.measured != bytes;
+        if self.version == Version::One {
+            self.measured = bytes;
+        }
         let now = Moment::now();
         if has_moved && !self.streams.is_empty() && self.liveness.begin_stream(now) {
             self.probe(now);

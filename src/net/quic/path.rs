@@ -4,7 +4,7 @@
 use quinn_proto::ConnectionStats;
 use std::time::{Duration, Instant};
 
-/// Time without a packet of the server, though an answer is due, after which a path is given up: the time of three
+/// Time without an answer of the server, though one is due, after which a path is given up: the time of three
 /// probes (RFC 9002, section 6.2) on a line with a round trip of half a second.
 const SILENCE: Duration = Duration::from_secs(2);
 /// Maximum time of silence: it doubles with each further path that is silent.
@@ -22,6 +22,9 @@ pub struct PathCounts {
     pub due: u64,
     /// Pieces of data that have come.
     pub data: u64,
+    /// The smoothed round trip, which changes with each acknowledgement of what was not acknowledged before. Packets of
+    /// the server have others, too, that are none.
+    pub round_trip: Duration,
 }
 
 impl PathCounts {
@@ -39,6 +42,7 @@ impl PathCounts {
         Self {
             due: due.into_iter().fold(0, u64::saturating_add),
             data: stats.frame_rx.stream,
+            round_trip: stats.path.rtt,
         }
     }
 }
@@ -72,7 +76,11 @@ impl PathWatch {
     /// Watches a path on which a packet of the server has just come.
     pub fn new(now: Instant) -> Self {
         Self {
-            counts: PathCounts { due: 0, data: 0 },
+            counts: PathCounts {
+                due: 0,
+                data: 0,
+                round_trip: Duration::ZERO,
+            },
             heard: now,
             due_since: None,
             patience: SILENCE,
@@ -88,11 +96,14 @@ impl PathWatch {
                 self.burst = 0;
             }
             self.heard = heard;
-            self.due_since = None;
-            self.patience = SILENCE;
             self.burst = self
                 .burst
                 .saturating_add(counts.data.saturating_sub(before.data));
+        }
+        // Packets alone are no answer: a path can work in one direction.
+        if counts.round_trip != before.round_trip {
+            self.due_since = None;
+            self.patience = SILENCE;
         }
         if counts.due != before.due && self.due_since.is_none() {
             self.due_since = Some(now);
@@ -129,7 +140,18 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn counts(due: u64, data: u64) -> PathCounts {
-        PathCounts { due, data }
+        PathCounts {
+            due,
+            data,
+            round_trip: SECOND,
+        }
+    }
+
+    fn answered(due: u64) -> PathCounts {
+        PathCounts {
+            round_trip: SECOND / 2,
+            ..counts(due, 0)
+        }
     }
 
     #[test]
@@ -148,19 +170,16 @@ mod tests {
             now += SECOND / 2;
         }
         assert_eq!(moves, [2, 6, 15, 31, 48]);
-        // An answer, then the first patience again.
-        assert_eq!(watch.check(now, now, counts(due, 0)), PathVerdict::Fine);
-        let heard = now;
-        assert_eq!(
-            watch.check(now, heard, counts(due + 1, 0)),
-            PathVerdict::Fine
-        );
+        // An answer, then the first patience again, also if packets come that are none.
+        assert_eq!(watch.check(now, now, answered(due)), PathVerdict::Fine);
+        let sent = PathCounts {
+            due: due + 1,
+            ..answered(due)
+        };
+        assert_eq!(watch.check(now, now, sent), PathVerdict::Fine);
         assert_eq!(watch.deadline(), Some(now + SILENCE));
         let late = now + SILENCE;
-        assert_eq!(
-            watch.check(late, heard, counts(due + 1, 0)),
-            PathVerdict::Move
-        );
+        assert_eq!(watch.check(late, late, sent), PathVerdict::Move);
     }
 
     #[test]
@@ -184,7 +203,14 @@ mod tests {
         );
         // The answer has no data.
         assert_eq!(
-            watch.check(paused, paused, counts(1, BURST)),
+            watch.check(
+                paused,
+                paused,
+                PathCounts {
+                    data: BURST,
+                    ..answered(1)
+                }
+            ),
             PathVerdict::Fine
         );
         assert_eq!(watch.deadline(), None);
