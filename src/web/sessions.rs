@@ -192,7 +192,7 @@ mod tests {
         sessions.end(&two.cookie);
         assert!(!sessions.resume(&one.cookie, &one.csrf));
         // A cookie without a session is not taken over.
-        let three = sessions.begin(&[one.cookie.clone()]).unwrap();
+        let three = sessions.begin(std::slice::from_ref(&one.cookie)).unwrap();
         assert_ne!(one.cookie, three.cookie);
     }
 

@@ -16,6 +16,35 @@ fn client(addr: SocketAddr, services: &str) -> Paged {
     ))
 }
 
+#[cfg(feature = "quic")]
+#[test]
+fn the_loss_of_a_tunnel_over_quic_is_told_at_both_ends() {
+    use crate::common::certs;
+    let certs = certs::make();
+    let http = service::http(0, "here");
+    let mut server = Paged::start(&format!(
+        "options:\n  addr: 127.0.0.1:0\n  quicAddr: 127.0.0.1:0\n  certFile: '{}'\n  keyFile: '{}'\n  webAddr: 127.0.0.1:0\n\
+         users: {{id1: {{secret: secret1}}}}\n{}",
+        certs.cert.display(),
+        certs.key.display(),
+        password_line()
+    ));
+    let addr = server.gt.quic_addr();
+    let client = Paged::start(&format!(
+        "options:\n  id: id1\n  secret: secret1\n  remote: quic://{addr}\n  remoteCertInsecure: true\n  webAddr: \
+         127.0.0.1:0\n  local: http://{}\n{}",
+        http.addr,
+        password_line()
+    ));
+    client.wait_for("a loss", "/api/client", |it| {
+        let tunnel = &it["servers"][0]["tunnels"][0];
+        tunnel["way"] == "quic" && tunnel["lossPerMille"].is_u64()
+    });
+    server.wait_for("a loss", "/api/server/clients/id1", |it| {
+        it["tunnels"][0]["lossPerMille"].is_u64()
+    });
+}
+
 #[test]
 fn a_service_is_added_tested_changed_and_removed() {
     let (one, two) = (service::http(0, "one"), service::http(0, "two"));
@@ -33,7 +62,9 @@ fn a_service_is_added_tested_changed_and_removed() {
         it["servers"][0]["isConnected"] == true
     });
     assert_eq!(state["id"], "id1");
-    assert_eq!(state["servers"][0]["tunnels"][0]["way"], "tcp");
+    let tunnel = &state["servers"][0]["tunnels"][0];
+    assert_eq!(tunnel["way"], "tcp");
+    assert_eq!(tunnel["lossPerMille"], json!(null), "the kernel knows it");
     assert_eq!(
         state["services"][0]["links"],
         json!([format!("http://one.localhost:{}/", addr.port())])
