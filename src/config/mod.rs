@@ -154,6 +154,17 @@ impl RoleConfig {
         }
     }
 
+    /// Whether the role is a server to which no client can connect, because there is no user.
+    #[cfg(feature = "web")]
+    pub fn admits_nobody(&self) -> bool {
+        match &self.role {
+            #[cfg(feature = "server")]
+            Role::Server(server) => server.admits_nobody(),
+            #[cfg(feature = "client")]
+            Role::Client(_) => false,
+        }
+    }
+
     /// Whether the role listens on ports below 1024, or lets clients open such ports.
     pub fn low_ports(&self) -> bool {
         match &self.role {
