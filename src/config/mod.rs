@@ -231,17 +231,6 @@ impl RoleConfig {
         }
     }
 
-    /// Whether it is a server to which no client can connect, because there is no user.
-    #[cfg(feature = "web")]
-    pub fn admits_nobody(&self) -> bool {
-        match &self.role {
-            #[cfg(feature = "server")]
-            Role::Server(server) => server.admits_nobody(),
-            #[cfg(feature = "client")]
-            Role::Client(_) => false,
-        }
-    }
-
     /// Returns the number of executor threads, 1 to 64.
     pub fn threads(&self) -> usize {
         match &self.role {
