@@ -1,38 +1,36 @@
 //! The session of a tunnel on the server: registration, signals, end.
 
 mod changes;
+mod events;
 mod leaving;
+mod start;
+
+pub use start::{adopt, serve};
 
 use super::auth_api::{AuthApi, GrantedPrefixes};
-use super::connection_limit::Permit;
-use super::handshake::{LoginRejection, VerifiedHello};
-use super::incoming::Incoming;
-use super::login::{admit, all_granted, reject, Authenticated};
 use super::ports::PortSocket;
-use super::registry::{client_key, needs_siblings, Login, Registration};
+use super::registry::{needs_siblings, Login, Registration};
 use super::settings::Settings;
 use super::state::ServerState;
-use super::users::{Admission, Authenticator, Credentials, LoginProof, LoginVerdict};
-use super::{flows, ports, quic, visitor};
+use super::users::{Admission, Credentials, LoginVerdict};
+use super::{flows, ports, visitor};
 use crate::handover::MovedTunnel;
 use crate::net::clock::Tick;
 use crate::net::kernel::OwnedFd;
-use crate::net::{self, timeout, Conn, ShardId, Socket, TaskGuard};
+use crate::net::{self, timeout, TaskGuard};
 use crate::sync::{Mutex, MutexGuard};
-use crate::tunnel::{self, Event, Inbox, PeerRole, Policy, Tunnel, DELIVERY_TIMEOUT};
-use crate::wire::codec::HelloReader;
-use crate::wire::frame::{RejectCode, Signal, StreamId};
-use crate::wire::hello::{Hello, ServiceSpec};
+use crate::tunnel::{self, Event, Inbox, Tunnel, DELIVERY_TIMEOUT};
+use crate::wire::frame::{RejectCode, Signal};
+use crate::wire::hello::ServiceSpec;
 use crate::wire::Version;
 use async_std::channel::{self, Sender};
-use leaving::{LeaveResult, MOVE_RETRY_INTERVAL};
 use log::Level;
+use start::{Held, TunnelOrigin};
 use std::future::{poll_fn, Future};
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Time that the last bytes of a tunnel have to be sent.
@@ -51,228 +49,6 @@ const DRAINED_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Maximum number of changes of services that wait for the authAPI.
 const MAX_CHANGES: usize = 4;
-
-/// Admits a client and serves its tunnel, or rejects it. `verified` is `None` if the hello timed out.
-pub async fn serve(
-    incoming: Incoming,
-    conn: Arc<Conn>,
-    version: Version,
-    verified: Option<VerifiedHello>,
-) {
-    let Incoming {
-        state,
-        settings,
-        peer,
-        head: rest,
-        handshake_guard,
-        permit,
-        ..
-    } = incoming;
-    let verified = verified.unwrap_or(Err(LoginRejection::Silent));
-    let authenticated = match verified {
-        Ok((hello, authenticator, verdict)) => {
-            if hello.bbr {
-                quic::use_bbr(&conn);
-            }
-            admit(&state, peer, hello, authenticator, verdict).await
-        }
-        Err(rejected) => Err(rejected),
-    };
-    let connection = Connection {
-        conn,
-        peer,
-        version,
-        rest,
-        origin: TunnelOrigin::Client,
-        handshake_guard,
-        held: (state.serving.begin(), permit),
-    };
-    start(state, settings, connection, authenticated).await;
-}
-
-/// Serves a tunnel that another process has served before.
-pub async fn adopt(state: Arc<ServerState>, moved: MovedTunnel, socket: Socket) {
-    let (serving, handshake_guard) = (state.serving.begin(), state.handshakes.begin());
-    let peer = moved.peer.map_or_else(|| socket.peer_addr(), Ok);
-    let (Some(hello), Ok(peer)) = (read_registration(&moved.hello), peer) else {
-        return log::warn!("a tunnel moved from another process is invalid and was closed");
-    };
-    // It may be one too many.
-    let permit = state.connection_limit.take(peer.ip());
-    let permit = permit.unwrap_or(Permit::UNCOUNTED);
-    let settings = state.settings.get();
-    // Tunnels with keys are of GT/2, and do not move.
-    let secret = hello.proof.secret().unwrap_or_default();
-    let authenticator = Authenticator::Secret(secret.into());
-    let verdict = settings.users.check_login(&hello.id, &authenticator);
-    let authenticated = admit(&state, peer, hello, authenticator, verdict).await;
-    let connection = Connection {
-        conn: Arc::new(socket.into()),
-        peer,
-        version: Version::One,
-        rest: moved.unread,
-        origin: match moved.is_ready {
-            true => TunnelOrigin::Process {
-                last_stream: moved.last_stream,
-            },
-            false => TunnelOrigin::Client,
-        },
-        handshake_guard,
-        held: (serving, permit),
-    };
-    start(state, settings, connection, authenticated).await;
-}
-
-/// Parses the hello of a moved tunnel.
-fn read_registration(bytes: &[u8]) -> Option<Hello> {
-    let (mut reader, mut used) = (HelloReader::registration(), 0);
-    loop {
-        // The reader stops once, after the credentials.
-        let n = reader.feed(bytes.get(used..)?).ok()?;
-        used += n;
-        match reader.finish() {
-            Ok(hello) => return Some(hello),
-            Err(_) if n == 0 => return None,
-            Err(unfinished) => reader = unfinished,
-        }
-    }
-}
-
-/// A connection whose hello has been read.
-struct Connection {
-    conn: Arc<Conn>,
-    peer: SocketAddr,
-    version: Version,
-    /// Bytes read after the hello.
-    rest: Vec<u8>,
-    origin: TunnelOrigin,
-    /// Held until the tunnel is registered or rejected.
-    handshake_guard: TaskGuard,
-    /// Held until the connection is closed.
-    held: Held,
-}
-
-/// What counts a tunnel's connection.
-type Held = (TaskGuard, Permit);
-
-/// The origin of a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum TunnelOrigin {
-    /// The tunnel's client, which waits for the ready signal.
-    Client,
-    /// Another process, in which `last_stream` was the id of its last stream.
-    Process { last_stream: StreamId },
-}
-
-/// Spawns the session of an admitted client, or rejects the client.
-async fn start(
-    state: Arc<ServerState>,
-    settings: Arc<Settings>,
-    connection: Connection,
-    authenticated: Result<Authenticated, LoginRejection>,
-) {
-    let Connection {
-        conn,
-        peer,
-        version,
-        rest,
-        origin,
-        handshake_guard,
-        held,
-    } = connection;
-    let handshake_guard = authenticated.is_ok().then_some(handshake_guard);
-    match authenticated {
-        Ok(authenticated) => {
-            quic::raise_window(&conn);
-            if authenticated.admission.proof() == LoginProof::Known {
-                state.auth_lockout.succeeded(peer.ip());
-            }
-            let shortest = settings.timeout.unwrap_or(Duration::from_secs(60));
-            let shortest = shortest.min(settings.udp_timeout);
-            let speed = state
-                .rate_limits
-                .for_user(&authenticated.id, authenticated.admission.limits.speed);
-            let policy = Policy {
-                speed: Some(speed),
-                credit: authenticated.window,
-                origins: authenticated.origins,
-                ..Policy::new(version, PeerRole::Client, shortest)
-            };
-            let requested = authenticated.requested;
-            let api_grant = authenticated.api_grant.map(|(api, prefixes)| {
-                Box::new(ApiGrant {
-                    api,
-                    prefixes,
-                    requested,
-                })
-            });
-            let thread = ShardId::next();
-            if let Err(e) = conn.move_to(thread) {
-                return log::warn!("serving the tunnel of {peer}: {e}");
-            }
-            let key = client_key(&authenticated.id, authenticated.instance);
-            let credentials = Credentials {
-                key: Some(key).filter(|key| *key != authenticated.id),
-                id: authenticated.id,
-                authenticator: authenticated.authenticator,
-            };
-            let credentials = state.registry.share_credentials(credentials);
-            let (tunnel, inbox) = Tunnel::on(thread, conn, rest, policy);
-            let session = ServerSession {
-                state,
-                peer,
-                credentials,
-                is_self_test: authenticated.admission.is_self_test,
-                pending_changes: AtomicU32::new(0),
-                auth_state: Mutex::new(AuthState {
-                    settings,
-                    admission: authenticated.admission,
-                    api_grant,
-                }),
-                tunnel,
-            };
-            let services = authenticated.services;
-            if let Some(inbox) = session.join(services, inbox, origin, handshake_guard).await {
-                // A task of its own: nothing of the handshake stays in memory.
-                net::spawn_unboxed_on(thread, session.run(inbox, held));
-            }
-        }
-        Err(LoginRejection::Silent) => log::debug!("{peer}: no hello of a tunnel arrived in time"),
-        Err(LoginRejection::SelfTestExpired) => log::debug!("{peer}: the self test has ended"),
-        Err(LoginRejection::Malformed(e)) => log::debug!("{peer}: bad hello: {e}"),
-        Err(LoginRejection::Unchecked(why)) => {
-            state.counters.refused(RejectCode::BadCredentials);
-            log::debug!("{peer}: a tunnel is refused: {why}");
-            reject(&conn, version, RejectCode::BadCredentials).await;
-        }
-        Err(LoginRejection::LockedOut(left)) => {
-            let whole = left.as_secs();
-            let seconds = whole.saturating_add(u64::from(left.subsec_nanos() > 0));
-            let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-            let code = RejectCode::LockedOut(seconds);
-            state.counters.refused(code);
-            log::debug!(
-                "{peer}: a tunnel is refused: its address failed to authenticate too often, \
-                 {seconds} s left"
-            );
-            reject(&conn, version, code).await;
-        }
-        Err(LoginRejection::Refused(id, code)) => {
-            state.counters.refused(code);
-            log::warn!("refused a client id={id} addr={peer}: {code}");
-            if code == RejectCode::BadCredentials {
-                if let Some(lockout) = state.auth_lockout.failed(peer.ip()) {
-                    log::warn!(
-                        "{lockout}; its tunnels are refused for {:?} (reconnectTimes, \
-                         reconnectDuration)",
-                        lockout.left
-                    );
-                }
-            }
-            reject(&conn, version, code).await;
-        }
-    }
-}
 
 /// The session of one tunnel.
 struct ServerSession {
@@ -633,170 +409,6 @@ impl ServerSession {
             );
         }
         Ok(())
-    }
-
-    /// Handles the tunnel's events as far as that takes no time. Ready with the first that takes some,
-    /// or ends the tunnel.
-    fn poll_step<'a>(
-        &'a self,
-        inbox: &mut Inbox,
-        watch: &mut Watch<'a>,
-        cx: &mut Context<'_>,
-    ) -> Poll<EventStep> {
-        while let Poll::Ready(event) = inbox.poll_next(cx) {
-            match self.handle(event, inbox, watch) {
-                EventStep::Next => {}
-                step => return Poll::Ready(step),
-            }
-        }
-        let Some(rare) = &mut watch.rare else {
-            return Poll::Pending;
-        };
-        let leaving = rare.leaving.as_mut();
-        if leaving.is_some_and(|leaving| leaving.as_mut().poll(cx).is_ready()) {
-            rare.leaving = None;
-            return Poll::Ready(EventStep::Move);
-        }
-        match &mut rare.review {
-            Some(review) => review.decisions.as_mut().poll(cx).map(EventStep::End),
-            None => Poll::Pending,
-        }
-    }
-
-    /// Takes a step that needs time. Returns the end of the tunnel if it is over.
-    async fn take<'a>(
-        &'a self,
-        step: EventStep,
-        inbox: &mut Inbox,
-        watch: &mut Watch<'a>,
-    ) -> Option<TunnelEnd> {
-        match step {
-            EventStep::Next => {}
-            EventStep::End(why) => return Some(TunnelEnd::Ended(why)),
-            EventStep::Apply(services) => self.apply_change(services).await,
-            EventStep::Release => self.state.release_if_done(&self.credentials.id).await,
-            EventStep::Move => match self.try_move(inbox).await {
-                LeaveResult::Moves(moved, socket) => return Some(TunnelEnd::Moves(moved, socket)),
-                LeaveResult::Closes => self.state.registry.notify_changed(),
-                LeaveResult::Stays => {
-                    self.wait_to_move(watch, MOVE_RETRY_INTERVAL);
-                }
-            },
-        }
-        None
-    }
-
-    /// Handles an event as far as that takes no time.
-    fn handle<'a>(&'a self, event: Event, inbox: &mut Inbox, watch: &mut Watch<'a>) -> EventStep {
-        let registry = &self.state.registry;
-        match event {
-            Event::Ping if registry.is_current(self.key(), &self.tunnel) => {
-                self.tunnel.signal(Signal::Ping);
-            }
-            Event::Ping => self.tunnel.signal(Signal::Close),
-            Event::Services(Some(hello)) => {
-                let Credentials {
-                    id, authenticator, ..
-                } = &*self.credentials;
-                if hello.id != *id || !authenticator.is_that_of(&hello.proof) {
-                    return EventStep::End(self.reject_change(RejectCode::BadCredentials));
-                }
-                match watch.rare.as_ref().and_then(|rare| rare.review.as_ref()) {
-                    None => return EventStep::Apply(all_granted(hello.services)),
-                    Some(review) if review.changes.try_send(hello.services).is_ok() => {
-                        self.pending_changes.fetch_add(1, Ordering::SeqCst);
-                    }
-                    Some(_) => {
-                        return EventStep::End(self.reject_change(RejectCode::TooManyOptions))
-                    }
-                }
-            }
-            Event::Tick => {
-                // The client's pings wait behind all that it has sent; without an answer it would
-                // give up the tunnel.
-                if inbox.is_held_back() {
-                    self.tunnel.signal(Signal::Ping);
-                }
-                let next_check = match self.check_alive(inbox.silence(), &mut watch.pinged) {
-                    Ok(next_check) => next_check,
-                    Err(why) => return EventStep::End(why),
-                };
-                let stopped = self.state.stop.is_triggered();
-                if self.tunnel.is_open() || self.tunnel.streams() > 0 || stopped {
-                    watch.drained = None;
-                } else {
-                    let drained = watch.drained.get_or_insert_with(Tick::now);
-                    if drained.until(Tick::now()) >= DRAINED_TIMEOUT {
-                        let why = "it has no streams, and its client does not close it";
-                        return EventStep::End(why.to_owned());
-                    }
-                }
-                if !stopped && registry.is_retry_due(self.key()) {
-                    self.serve_ports(self.as_login(|login| registry.retry_ports(login)));
-                }
-                if !registry.misses_ports(self.key()) {
-                    inbox.rest(next_check);
-                }
-            }
-            Event::Notice => {
-                if let Err(why) = self.look_around(watch) {
-                    return EventStep::End(why.to_owned());
-                }
-            }
-            Event::End(Ok(())) => return EventStep::End(CLOSED_NORMALLY.to_owned()),
-            Event::End(Err(e)) => return EventStep::End(e.to_string()),
-            // The client takes no more streams on this tunnel.
-            Event::Close => return EventStep::Release,
-            Event::Signal(Signal::ServiceState { service, is_up }) => {
-                self.service_state(service, is_up)
-            }
-            // The other signals are not for servers, and are harmless.
-            Event::Signal(_) | Event::Services(None) => {}
-            Event::Opened(..) | Event::OpenedBefore(..) => {}
-        }
-        EventStep::Next
-    }
-
-    /// Returns the time up to the next check, or the reason why a client that has been silent for
-    /// this long counts as dead. Pings it in time before.
-    fn check_alive(&self, silence: Duration, pinged: &mut Tick) -> Result<Duration, String> {
-        let (unidirectional, timeout) = {
-            let settings = &self.auth().settings;
-            (settings.unidirectional, settings.timeout)
-        };
-        let Some(timeout) = timeout else {
-            return Ok(Duration::MAX);
-        };
-        let tunnel = &self.tunnel;
-        let answers = tunnel.version() == Version::Two;
-        // A GT/1 client that only receives, as during an upload, sends nothing. A GT/2 client
-        // answers pings.
-        let silent = answers || unidirectional;
-        let since = if silent {
-            silence
-        } else {
-            silence.min(tunnel.sent())
-        };
-        if since >= timeout {
-            return Err(format!("nothing was heard for {silence:?}"));
-        }
-        if tunnel.is_black_hole() {
-            return Err(format!(
-                "nothing was heard for {silence:?} while visitors wait"
-            ));
-        }
-        let left = timeout.saturating_sub(since);
-        if !answers {
-            return Ok(left);
-        }
-        let pause = timeout / PINGS_PER_TIMEOUT;
-        let now = Tick::now();
-        if silence >= pause && pinged.until(now) >= pause {
-            *pinged = now;
-            tunnel.ping();
-        }
-        let next_ping = pause.saturating_sub(silence.min(pinged.until(now)));
-        Ok(left.min(next_ping))
     }
 
     /// Accepts visitors on the client's ports.
