@@ -59,7 +59,7 @@ fn not_effective(role: &str, lines: &[String]) -> BTreeSet<String> {
 
 #[test]
 fn every_flag_has_its_effect() {
-    let common = "-accessLog - -bbr -logFile /dev/null -logFileMaxCount 1 -logFileMaxSize 1 -logLevel warn \
+    let common = "-accessLog - -bbr -udpOffload=false -logFile /dev/null -logFileMaxCount 1 -logFileMaxSize 1 -logLevel warn \
         -sentryDSN http://k@h/1 -sentryDebug -sentryEnvironment e -sentryLevel warn \
         -sentryRelease r -sentrySampleRate 0.5 -sentryServerName n -stateDir d -threads 2 -user u -group g -wire 2";
     let server = "-acceptProxy 10.0.0.0/8 -addr 1 -addressConnections 1 -allow 10.0.0.0/8 -allowAnyClient -apiAddr 2 -apiCertFile c -apiHosts h -apiKeyFile k \

@@ -98,7 +98,8 @@ fn both_ends_of_frp_work_together_without_a_change() {
             shell = shell.addr.port(),
         ),
     );
-    let _server = start(&frps, "import", &scratch);
+    let mut server = start(&frps, "import", &scratch);
+    server.wait_for("acceptLoop started");
     let mut client = start(&frpc, "import", &scratch);
     client.wait_for_opened_port(remote);
     client.wait_for_first_tunnel();
@@ -124,7 +125,8 @@ fn both_ends_of_rathole_work_together_without_a_change() {
             shell = shell.addr,
         ),
     );
-    let _server = start(&rathole, "server import", &scratch);
+    let mut server = start(&rathole, "server import", &scratch);
+    server.wait_for("acceptLoop started");
     let mut client = start(&rathole, "client import", &scratch);
     client.wait_for_opened_port(remote);
     client.wait_for_first_tunnel();
