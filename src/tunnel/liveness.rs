@@ -33,6 +33,8 @@ pub(super) struct Liveness {
     begun: Option<Moment>,
     /// Since when a stream has waited for an answer to its probe.
     watched: Option<Moment>,
+    /// Whether new streams prefer other tunnels until there is a sign of life.
+    doubted: bool,
     reading: ReadingState,
     /// Whether the kernel reports that bytes do not reach the peer.
     lost: bool,
@@ -53,6 +55,7 @@ impl Liveness {
             asked: None,
             begun: None,
             watched: None,
+            doubted: false,
             reading: ReadingState::Active,
             lost: false,
         }
@@ -74,7 +77,19 @@ impl Liveness {
         self.asked = None;
         self.begun = None;
         self.watched = None;
+        self.doubted = false;
         self.lost = false;
+    }
+
+    /// Notes that the peer may have gone: new streams prefer other tunnels until there is a sign of life.
+    #[cfg(feature = "server")]
+    pub fn doubt(&mut self) {
+        self.doubted = true;
+    }
+
+    /// Whether the peer has given no sign of life since it was doubted.
+    pub fn is_doubted(&self) -> bool {
+        self.doubted
     }
 
     /// Notes that the peer was sent something that it has to answer.

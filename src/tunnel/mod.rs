@@ -323,12 +323,34 @@ impl Tunnel {
     /// Returns how late the peer is with a sign of life. Over GT/1, only the kernel says whether
     /// bytes reach the peer.
     pub fn lateness(&self) -> Lateness {
-        let state = lock(&self.0);
+        let mut state = lock(&self.0);
+        if state.liveness.is_doubted() {
+            drop(state);
+            let conn = self.0.conn.upgrade();
+            let delivery = conn.and_then(|conn| conn.delivery());
+            state = lock(&self.0);
+            match delivery {
+                Some(Delivery::Acknowledged) => state.liveness.answered(),
+                Some(Delivery::Lost) => return Lateness::Overdue,
+                Some(Delivery::Moving | Delivery::Blocked) | None => return Lateness::Late,
+            }
+        }
         let liveness = &state.liveness;
         match state.version {
             Version::One if liveness.is_lost() => Lateness::Overdue,
             Version::One => Lateness::InTime,
             Version::Two => liveness.lateness(state.round_trip.get(), Moment::now()),
+        }
+    }
+
+    /// Asks the peer over QUIC for a sign of life; new streams prefer other tunnels until there is one. Over
+    /// other transports, the kernel of a program that was killed ends the tunnel.
+    #[cfg(feature = "server")]
+    pub fn doubt(&self) {
+        let conn = self.0.conn.upgrade();
+        if let Some(conn) = conn.filter(|conn| conn.is_quic()) {
+            conn.probe(true);
+            lock(&self.0).liveness.doubt();
         }
     }
 

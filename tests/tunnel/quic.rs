@@ -124,6 +124,36 @@ fn a_download_over_quic_ends_soon_after_its_client_or_its_server_was_killed() {
 }
 
 #[test]
+fn visitors_come_to_a_client_that_was_killed_and_started_anew() {
+    let echo = service::echo();
+    for wire in [1, 2] {
+        let port = free_port();
+        let mut server = server_of_id1(&format!(
+            "-quicAddr 127.0.0.1:0 -tcpNumber 1 -tcpRange {port} -wire {wire}"
+        ));
+        let flags = format!(
+            "-remote quic://{} -remoteCertInsecure -id id1 -secret secret1 -local tcp://{} -remoteTCPPort {port} \
+             -wire {wire}",
+            server.quic_addr(),
+            echo.addr
+        );
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        let mut first = client(&flags);
+        first.wait_for_tunnel();
+        assert_echo(&mut connect(addr), b"the first");
+        first.kill();
+        let mut second = client(&flags);
+        second.wait_for_tunnel();
+        // The server does not know yet that the tunnels of the first one are dead.
+        let mut visitors: Vec<_> = (0..8).map(|_| connect(addr)).collect();
+        for visitor in &mut visitors {
+            assert_echo(visitor, b"the second");
+        }
+        assert!(!server.log().contains("while visitors wait"));
+    }
+}
+
+#[test]
 fn a_limit_of_one_connection_of_an_address_allows_a_tunnel_over_quic() {
     let echo = service::echo();
     // It waits for the tunnel.

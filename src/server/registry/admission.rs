@@ -34,6 +34,7 @@ impl Registry {
         let mut inner = self.lock();
         let opened = inner.admit(login, services, early)?;
         inner.attach(login.key, tunnel, Signal::Ready);
+        inner.doubt_others(login.id, tunnel);
         inner.limit_draining(login);
         self.wake_visitors(&inner, login.key);
         self.names_event.notify(usize::MAX);
@@ -388,6 +389,15 @@ impl RegistryState {
             self.reservations.limit(id, names, ports);
         }
         Ok(before)
+    }
+
+    /// Looks whether the other tunnels of an id are still alive: its client may have been killed and started anew,
+    /// which the server learns of late over QUIC. Visitors come to the new tunnel meanwhile.
+    fn doubt_others(&self, id: &str, new: &Tunnel) {
+        let tunnels = self.of_id(id).flat_map(|(_, client)| client.open_tunnels());
+        tunnels
+            .filter(|other| !other.is(new))
+            .for_each(Tunnel::doubt);
     }
 
     /// Tells the client of its ports, then sends `done`; from then on the tunnel takes streams.
