@@ -217,9 +217,10 @@ impl Gt {
         self.wait_for(MOVED);
     }
 
-    /// Waits until clients with the id `id` have changed their services `count` times.
-    pub fn wait_for_changes_of(&mut self, id: &str, count: usize) {
-        self.wait_for_lines(&format!("{SERVICES_CHANGED}id={id} "), count);
+    /// Returns how many changes of services of clients with the id `id` have been logged.
+    pub fn changes_of(&self, id: &str) -> usize {
+        self.lines_with(&format!("{SERVICES_CHANGED}id={id} "))
+            .len()
     }
 
     /// Returns the lines that say that something was refused.

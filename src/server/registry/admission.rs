@@ -10,6 +10,7 @@ use super::reservations::Reservation;
 use super::shared_ports::PortsOfOthers;
 use super::{Key, Login, Registry, RegistryState, SharedServices};
 use crate::config::Limits;
+use crate::logging::LogThrottle;
 use crate::net::clock;
 use crate::server::ports::{InheritedPort, OpenedPort, PortId, PortQuota};
 use crate::server::users::Credentials;
@@ -19,6 +20,9 @@ use crate::wire::hello::{GroupSpec, ServiceSpec};
 use smallvec::SmallVec;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+/// Maximum number of further changes of a client's services that are logged in the minute after one.
+const MORE_CHANGES: u16 = 19;
 
 impl Registry {
     /// Adds a tunnel to the client's registration, or creates or replaces the registration, and
@@ -119,6 +123,18 @@ impl Registry {
         self.wake_visitors(&inner, id);
         self.names_event.notify(usize::MAX);
         Ok(opened)
+    }
+
+    /// Returns the number of changes of a client's services that were not logged before, if the present one
+    /// is to be logged.
+    pub fn may_log_change(&self, key: &str) -> Option<u32> {
+        let mut inner = self.lock();
+        let client = inner.clients.get_mut(key)?;
+        let lines = client.change_lines.get_or_insert_with(|| {
+            let lines = LogThrottle::with_more(MORE_CHANGES);
+            Box::new(lines)
+        });
+        lines.allow()
     }
 
     /// Checks a registration against changed limits. If they do not allow it any more, ends it: its
@@ -318,6 +334,7 @@ impl RegistryState {
                 credentials: None,
                 peer: login.peer,
                 conflict: RegistrationConflict::default(),
+                change_lines: None,
             })
         });
         for (at, mut port) in mine.into_iter().enumerate() {

@@ -4,6 +4,7 @@ use super::conflict::RegistrationConflict;
 use super::health::DownServices;
 use super::shared_ports::JoinedPort;
 use super::SharedServices;
+use crate::logging::LogThrottle;
 use crate::server::ports::{PortId, PortListener, PortRequest};
 use crate::server::users::{Credentials, LoginProof};
 use crate::tunnel::{Traffic, Tunnel};
@@ -40,6 +41,9 @@ pub(super) struct RegisteredClient {
     /// The address that the latest tunnel came from.
     pub(super) peer: SocketAddr,
     pub(super) conflict: RegistrationConflict,
+    /// Limits the log lines about changed services, since a client can change them as often as it likes. In a
+    /// box: few clients change any.
+    pub(super) change_lines: Option<Box<LogThrottle>>,
 }
 
 impl RegisteredClient {

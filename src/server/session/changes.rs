@@ -80,8 +80,11 @@ impl ServerSession {
         let updated = self.as_login(|login| registry.update(login, services, &self.tunnel));
         match updated {
             Ok(opened) => {
-                self.serve_ports(opened);
-                log::info!("services changed id={id} addr={peer}");
+                let lines = registry.may_log_change(self.key());
+                self.serve_ports(opened, lines.is_some());
+                if let Some(more) = lines.map(held_back) {
+                    log::info!("services changed id={id} addr={peer}{more}");
+                }
                 if let Some(secret) = self.credentials.authenticator.secret() {
                     self.state.reannounce(id, secret).await;
                 }

@@ -112,7 +112,8 @@ impl ServerSession {
                     }
                 }
                 if !stopped && registry.is_retry_due(self.key()) {
-                    self.serve_ports(self.as_login(|login| registry.retry_ports(login)));
+                    let opened = self.as_login(|login| registry.retry_ports(login));
+                    self.serve_ports(opened, true);
                 }
                 if !registry.misses_ports(self.key()) {
                     inbox.rest(next_check);

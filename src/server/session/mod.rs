@@ -192,7 +192,7 @@ impl ServerSession {
         match joined {
             Ok(opened) => {
                 registry.keep_credentials(&self.credentials);
-                self.serve_ports(opened);
+                self.serve_ports(opened, true);
             }
             Err(code) => {
                 self.auth().admission.end_lease();
@@ -411,17 +411,19 @@ impl ServerSession {
         Ok(())
     }
 
-    /// Accepts visitors on the client's ports.
-    fn serve_ports(&self, opened: Vec<ports::OpenedPort>) {
+    /// Accepts visitors on the client's ports, and logs these if `logs`.
+    fn serve_ports(&self, opened: Vec<ports::OpenedPort>, logs: bool) {
         let bbr = self.state.settings.get().bbr;
         for port in opened {
             port.listener.set_bbr(bbr);
-            log::info!(
-                "Listening {} id={} addr={}",
-                port.listener.protocol(),
-                self.credentials.id,
-                port.listener.addr()
-            );
+            if logs {
+                log::info!(
+                    "Listening {} id={} addr={}",
+                    port.listener.protocol(),
+                    self.credentials.id,
+                    port.listener.addr()
+                );
+            }
             let (state, id) = (self.state.clone(), Box::from(self.key()));
             match port.listener.clone() {
                 PortSocket::Tcp(listener) => {
