@@ -234,6 +234,14 @@ impl Conn {
         }
     }
 
+    /// Closes a connection over QUIC at once, so that the peer learns of it. One over another transport ends with
+    /// its last user.
+    pub fn cut(&self) {
+        if let Self::Quic(stream) = self {
+            stream.cut();
+        }
+    }
+
     /// See [`Socket::limit_unsent`].
     pub fn limit_unsent(&self, bytes: u32) {
         match self {

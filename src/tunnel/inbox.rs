@@ -199,6 +199,10 @@ impl Inbox {
         }
         if !self.has_ended() {
             if let Poll::Ready(Err(e)) = self.poll_fill(cx) {
+                if e.kind() == io::ErrorKind::InvalidData {
+                    // The peer has broken the protocol: nothing is left to say to it.
+                    self.conn.cut();
+                }
                 self.reading = ReadState::Ended(Err(e));
             }
         }

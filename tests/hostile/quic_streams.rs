@@ -105,9 +105,14 @@ impl Stage {
         });
     }
 
-    /// Waits until the client has given the tunnel up, and has come back.
-    fn expect_violation(mut self, why: &str) {
-        self.server.wait_for_loss();
+    /// Waits until the client has cut the tunnel, as after a violation, and has come back.
+    fn expect_violation(self, why: &str) {
+        self.expect_close(why, 1);
+    }
+
+    /// Waits until the client has closed the connection with this code, and has come back.
+    fn expect_close(mut self, why: &str, code: u64) {
+        assert_eq!(self.server.wait_for_close(), code, "{why}");
         self.client.wait_for(why);
         self.server.accept_ready();
         self.client.wait_for_tunnels(2);
@@ -165,7 +170,7 @@ fn a_first_stream_that_ends_is_the_end_of_the_tunnel() {
     stage.server.act(|connection| {
         let _ = connection.send_stream(id).finish();
     });
-    stage.expect_violation("the other end closed the connection");
+    stage.expect_close("the other end closed the connection", 0);
 }
 
 #[test]

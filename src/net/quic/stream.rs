@@ -1,20 +1,20 @@
 //! The stream of a connection, with the interface of [`Conn`](crate::net::Conn).
 
-use super::connection::{wait, ConnectionShared, ConnectionState, CUT};
+use super::connection::{wait, ConnectionShared, ConnectionState, Phase, CUT};
 use super::streams::QuicStreams;
 
 use crate::keys::Binding;
 use crate::net::{clock, tls, Delivery};
 use bytes::{Buf, Bytes};
-use quinn_proto::{ReadError, ReadableError, StreamId, WriteError};
+use quinn_proto::{ConnectionError, ReadError, ReadableError, StreamId, WriteError};
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 #[cfg(feature = "server")]
-use {super::connection::Phase, super::setup::WINDOW, quinn_proto::VarInt, std::future::poll_fn};
+use {super::setup::WINDOW, quinn_proto::VarInt, std::future::poll_fn};
 
 /// Bytes of signals that may wait or be in flight, beside those of visitors.
 const SIGNALS: u64 = 256 * 1024;
@@ -165,6 +165,20 @@ impl QuicStream {
     /// See [`Conn::reset_on_close`](crate::net::Conn::reset_on_close).
     pub fn reset_on_close(&self, resets: bool) {
         self.shared.lock().resets_on_close = resets;
+    }
+
+    /// Closes the connection at once with the code of a cut. What has not arrived yet is lost.
+    pub fn cut(&self) {
+        let mut state = self.shared.lock();
+        if state.failure().is_some() {
+            return;
+        }
+        state.proto.close(clock::now(), CUT, Bytes::new());
+        state.phase = Phase::Over(ConnectionError::LocallyClosed);
+        state.wake_driver();
+        let users = state.take_users();
+        drop(state);
+        users.into_iter().for_each(Waker::wake);
     }
 
     /// See [`Socket::limit_unsent`](crate::net::Socket::limit_unsent).

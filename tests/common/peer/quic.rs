@@ -9,8 +9,8 @@ use async_tls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use async_tls::rustls::{self, version};
 use quinn_proto::crypto::rustls::QuicServerConfig;
 use quinn_proto::{
-    Connection, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig, Event,
-    ServerConfig, StreamId, TransportConfig, VarInt,
+    Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, EndpointConfig,
+    Event, ServerConfig, StreamId, TransportConfig, VarInt,
 };
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub struct QuicServer {
     /// The first stream of the connection.
     first: Option<StreamId>,
     is_lost: bool,
+    /// The code with which the client has closed the connection.
+    closed_with: Option<u64>,
 }
 
 impl QuicServer {
@@ -60,6 +62,7 @@ impl QuicServer {
             connection: None,
             first: None,
             is_lost: false,
+            closed_with: None,
         }
     }
 
@@ -148,8 +151,8 @@ impl QuicServer {
         panic!("there is not {what}");
     }
 
-    /// Waits until the client has closed the connection.
-    pub fn wait_for_loss(&mut self) {
+    /// Waits until the client has closed the connection, and returns the code of the close.
+    pub fn wait_for_close(&mut self) -> u64 {
         let begun = Instant::now();
         while !self.is_lost {
             assert!(begun.elapsed() < PATIENCE, "the connection goes on");
@@ -157,6 +160,7 @@ impl QuicServer {
             std::thread::sleep(Duration::from_micros(200));
         }
         (self.connection, self.is_lost) = (None, false);
+        self.closed_with.take().expect("a close by the client")
     }
 
     /// Receives, and sends what is due.
@@ -196,7 +200,13 @@ impl QuicServer {
             }
         }
         while let Some(event) = connection.poll() {
-            self.is_lost |= matches!(event, Event::ConnectionLost { .. });
+            if let Event::ConnectionLost { reason } = event {
+                self.is_lost = true;
+                self.closed_with = match reason {
+                    ConnectionError::ApplicationClosed(close) => Some(close.error_code.into()),
+                    _ => None,
+                };
+            }
         }
         let mut out = Vec::new();
         while let Some(transmit) = connection.poll_transmit(now, 1, &mut out) {
