@@ -132,7 +132,7 @@ pub fn fingerprints(roles: &[RoleConfig]) -> Result<Vec<Fingerprint>, DaemonErro
         false => Ok(found),
         true => {
             let why = "there is no server with a key of its own: set certFile and keyFile with \
-                       tlsAddr, or stateDir";
+                       tlsAddr or quicAddr, or stateDir";
             Err(DaemonError::report(why.to_owned(), None))
         }
     }

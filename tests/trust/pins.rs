@@ -124,7 +124,7 @@ fn trust_that_contradicts_itself_is_a_mistake_of_the_configuration() {
     let output = gt("fingerprint server -addr 80");
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(
-        !output.status.success() && error.contains("stateDir"),
+        !output.status.success() && error.contains("with tlsAddr or quicAddr, or stateDir"),
         "{error}"
     );
 }
