@@ -56,7 +56,16 @@ impl Pair {
 
     /// Creates two peers, as if they could use QUIC or not.
     pub(super) fn with(quic: [bool; 2], change: impl FnOnce(&mut Description)) -> Pair {
-        let memory = Arc::new(ChannelMemory::new(MEMORY));
+        Self::with_memory(MEMORY, quic, change)
+    }
+
+    /// Creates two peers, as if they could use QUIC or not, whose channels hold `memory` bytes together.
+    pub(super) fn with_memory(
+        memory: usize,
+        quic: [bool; 2],
+        change: impl FnOnce(&mut Description),
+    ) -> Pair {
+        let memory = Arc::new(ChannelMemory::new(memory));
         let now = Instant::now();
         let identities = [Identity::new().unwrap(), Identity::new().unwrap()];
         let mut ends = [true, false].map(|offers| {

@@ -38,7 +38,6 @@ pub(super) struct QuicChannel {
     pub(super) is_cut: bool,
     /// Bytes that the connection has not taken yet.
     pub(super) unsent: Bytes,
-    pub(super) is_queued: bool,
     /// Whether the owner has dropped the channel.
     pub(super) is_dropped: bool,
     pub(super) reader: Option<Waker>,
@@ -94,7 +93,6 @@ impl QuicChannel {
             idle_limit: None,
             is_cut: false,
             unsent: Bytes::new(),
-            is_queued: false,
             is_dropped: false,
             reader: None,
             writer: None,

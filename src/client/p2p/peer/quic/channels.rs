@@ -5,7 +5,6 @@ use super::header::{self, HeaderRead, HeaderReader, ACCEPTED, CHANNELS};
 use super::{code, QuicTransport};
 use crate::client::p2p::memory::MemoryShare;
 use crate::client::p2p::peer::{OpenedChannel, RECEIVE};
-use crate::tunnel::STUCK_TIMEOUT;
 use bytes::{Buf, Bytes};
 use quinn_proto::{Connection, Dir, ReadError, StreamId, VarInt, WriteError};
 use smallvec::SmallVec;
@@ -16,12 +15,16 @@ use std::time::{Duration, Instant};
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Maximum bytes of one write.
 const MAX_WRITE: usize = 64 * 1024;
-/// Bytes that the connection has not taken yet, of all channels together, from which further ones wait.
-const MAX_LEFT: usize = 256 * 1024;
+/// Bytes that the connection has not taken yet, of all channels together, from which further writes are small.
+const MANY_LEFT: usize = 256 * 1024;
+/// Maximum bytes of a small write. A channel is held up by its own bytes only; all 256 leave less than 2.5 MiB.
+const SMALL_WRITE: usize = 8 * 1024;
 /// Time for which a reader may be behind before what waits for it is allowed for.
 const SLOW_TIME: Duration = Duration::from_millis(100);
-/// The window of a stream, which its reader's absence may fill in the connection.
-const STREAM_WINDOW: usize = RECEIVE as usize;
+/// What a slow reader adds to the connection's window: the window of its stream, which it may fill, and an eighth of
+/// the sum. quinn-proto tells the peer of a window only when it has grown by an eighth of the whole, which would be
+/// more than what is left for other streams.
+const RELIEF: u32 = RECEIVE.saturating_mul(8).div_ceil(7);
 
 impl QuicTransport {
     /// Returns the next channel that the peer has opened.
@@ -180,14 +183,14 @@ impl QuicTransport {
         channel.full = None;
         if std::mem::take(&mut channel.is_relieved) {
             self.relieved = self.relieved.saturating_sub(1);
-            memory.sub(STREAM_WINDOW);
+            memory.sub(RELIEF as usize);
             self.set_window();
         }
     }
 
     /// Sets the connection's window: it is larger by what waits for slow readers, so that other streams do not.
     fn set_window(&mut self) {
-        let window = RECEIVE.saturating_mul(self.relieved.saturating_add(1));
+        let window = RELIEF.saturating_mul(self.relieved).saturating_add(RECEIVE);
         if let Some(connection) = self.phase.connection() {
             connection.set_receive_window(VarInt::from_u32(window));
         }
@@ -206,7 +209,7 @@ impl QuicTransport {
             let Some(channel) = self.channels.get_mut(&id) else {
                 continue;
             };
-            if memory.try_add(STREAM_WINDOW) {
+            if memory.try_add(RELIEF as usize) {
                 channel.is_relieved = true;
                 self.relieved = self.relieved.saturating_add(1);
                 self.set_window();
@@ -214,9 +217,9 @@ impl QuicTransport {
             }
             // The next try.
             channel.full = Some(now);
-            let stalled = channel.stalled;
-            let stalled = stalled.map(|since| now.saturating_duration_since(since));
-            if !is_alone && stalled.is_some_and(|time| time >= STUCK_TIMEOUT) {
+            let since = channel.stalled.unwrap_or(now);
+            let limit = self.crowd.limit(now);
+            if !is_alone && now.saturating_duration_since(since) >= limit {
                 log::debug!("a channel is cut: its reader takes nothing, and the others wait");
                 self.reset(id, code::TOO_SLOW, memory);
             }
@@ -303,8 +306,8 @@ impl QuicTransport {
             channel.sending = Sending::Ended;
         }
         let left = std::mem::take(&mut channel.unsent).len();
+        self.unsent = self.unsent.saturating_sub(left);
         channel.wake();
-        self.left_less(left);
         self.forget(id);
     }
 
@@ -485,14 +488,13 @@ impl QuicTransport {
         if channel.sending != Sending::Open {
             return Poll::Ready(None);
         }
-        if channel.unsent.is_empty() && self.unsent < MAX_LEFT {
-            return Poll::Ready(Some(MAX_WRITE));
+        if channel.unsent.is_empty() {
+            return Poll::Ready(Some(match self.unsent < MANY_LEFT {
+                true => MAX_WRITE,
+                false => SMALL_WRITE,
+            }));
         }
         channel.writer = Some(cx.waker().clone());
-        if channel.unsent.is_empty() && !channel.is_queued {
-            channel.is_queued = true;
-            self.waiting.push_back(id);
-        }
         Poll::Pending
     }
 
@@ -522,27 +524,13 @@ impl QuicTransport {
             return;
         };
         let before = channel.unsent.len();
-        let is_over = !send(connection, channel);
-        let taken = before - channel.unsent.len();
-        if is_over {
+        if !send(connection, channel) {
             channel.sending = Sending::Ended;
+            channel.unsent = Bytes::new();
             channel.wake_writer();
         }
-        self.left_less(taken);
-    }
-
-    /// Notes that fewer bytes are left, and wakes channels that wait for that.
-    fn left_less(&mut self, bytes: usize) {
-        self.unsent = self.unsent.saturating_sub(bytes);
-        if bytes == 0 || self.unsent >= MAX_LEFT {
-            return;
-        }
-        while let Some(id) = self.waiting.pop_front() {
-            if let Some(channel) = self.channels.get_mut(&id) {
-                channel.is_queued = false;
-                channel.wake_writer();
-            }
-        }
+        let left = channel.unsent.len();
+        self.unsent = self.unsent.saturating_sub(before - left);
     }
 
     pub(super) fn writable(&mut self, stream: StreamId, now: Instant) {
@@ -579,13 +567,12 @@ impl QuicTransport {
         };
         // The peer waits for that (RFC 9000, section 3.5). Fails if all has been sent.
         let _ = connection.send_stream(stream).reset(code::CLOSED);
-        let mut left = 0;
         if let Some(channel) = self.channels.get_mut(&id) {
             channel.sending = Sending::Ended;
-            left = std::mem::take(&mut channel.unsent).len();
+            let left = std::mem::take(&mut channel.unsent).len();
+            self.unsent = self.unsent.saturating_sub(left);
             channel.wake();
         }
-        self.left_less(left);
         self.forget(id);
     }
 

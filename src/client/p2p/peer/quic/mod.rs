@@ -7,6 +7,7 @@
 
 mod channel;
 mod channels;
+mod crowd;
 mod datagrams;
 pub(crate) mod header;
 mod paths;
@@ -24,6 +25,7 @@ use crate::client::p2p::P2pError;
 use crate::collections::HashMap;
 use bytes::{Bytes, BytesMut};
 use channel::QuicChannel;
+use crowd::Crowd;
 use paths::PathWatch;
 use quinn_proto::{
     Connection, ConnectionError, ConnectionHandle, DatagramEvent, Dir, Endpoint, Event,
@@ -77,12 +79,11 @@ pub(super) struct QuicTransport {
     ids: HashMap<StreamId, u16>,
     next_id: u16,
     opened: VecDeque<OpenedChannel>,
-    /// Channels that wait for room, first in, first out.
-    waiting: VecDeque<u16>,
     /// Bytes of all channels that the connection has not taken yet.
     unsent: usize,
     /// Number of channels whose bytes that wait in the connection are allowed for.
     relieved: u32,
+    crowd: Crowd,
     /// Whether the connection has more to send as soon as the socket has room.
     has_more: bool,
     /// Whether channels that the peer opens are refused.
@@ -151,9 +152,9 @@ impl QuicTransport {
             ids: HashMap::default(),
             next_id: 0,
             opened: VecDeque::new(),
-            waiting: VecDeque::new(),
             unsent: 0,
             relieved: 0,
+            crowd: Crowd::default(),
             has_more: false,
             refuses: false,
         })

@@ -7,6 +7,8 @@ use super::header::CHANNELS;
 use super::*;
 use std::net::{IpAddr, Ipv4Addr};
 
+mod slow;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn connected() -> Pair {
@@ -210,7 +212,7 @@ fn an_unread_channel_holds_at_most_its_window() {
 
 impl Pair {
     /// Writes unless the channel has ended.
-    fn write_open(&mut self, end: usize, id: u16, bytes: &[u8]) -> usize {
+    pub(super) fn write_open(&mut self, end: usize, id: u16, bytes: &[u8]) -> usize {
         match bytes.is_empty() {
             true => 0,
             false => self.write(end, id, bytes),
