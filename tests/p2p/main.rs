@@ -21,6 +21,8 @@ mod private;
 ))]
 mod quic;
 #[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
+mod reload;
+#[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
 mod rules;
 #[cfg(all(feature = "server", feature = "client", feature = "p2p"))]
 mod udp_forward;

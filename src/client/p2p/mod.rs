@@ -153,6 +153,8 @@ struct P2pState {
     endpoint: Option<Arc<Endpoint>>,
     /// The endpoints of peers that this end has dialled, as long as they live.
     dialled: Vec<Weak<Endpoint>>,
+    /// Endpoints on ports that the options do not name any more, as long as they have peers.
+    former: Vec<Weak<Endpoint>>,
     /// Peers that were offered and not answered yet, by number.
     offered: HashMap<u32, PeerHandle>,
 }
@@ -189,6 +191,7 @@ impl P2p {
                 api_stun: None,
                 endpoint: None,
                 dialled: Vec::new(),
+                former: Vec::new(),
                 offered: HashMap::default(),
             }),
         });
@@ -224,7 +227,9 @@ impl P2p {
         set_log_level(options.log_level);
         let ports = |options: &P2pOptions| (options.min_port, options.max_port, options.port_map);
         if ports(&inner.options) != ports(&options) {
-            inner.endpoint = None;
+            inner.former.retain(|other| other.strong_count() > 0);
+            let former = inner.endpoint.take();
+            inner.former.extend(former.as_ref().map(Arc::downgrade));
         }
         inner.options = options;
         drop(inner);
@@ -275,17 +280,31 @@ impl P2p {
 
     /// Returns the endpoints of all peers.
     fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        let dialled = self.lock().dialled.clone();
+        let mut endpoints = self.shared_endpoints();
+        endpoints.extend(dialled.iter().filter_map(Weak::upgrade));
+        endpoints
+    }
+
+    /// Returns the endpoints of the peers that have dialled this end.
+    fn shared_endpoints(&self) -> Vec<Arc<Endpoint>> {
         let inner = self.lock();
-        let dialled = inner.dialled.iter().filter_map(Weak::upgrade);
-        inner.endpoint.iter().cloned().chain(dialled).collect()
+        let former = inner.former.iter().filter_map(Weak::upgrade);
+        inner.endpoint.iter().cloned().chain(former).collect()
+    }
+
+    /// Returns the peer to which this end has this ICE user fragment, and its endpoint.
+    fn peer(&self, ufrag: &str) -> Option<(Arc<Endpoint>, PeerHandle)> {
+        let mut endpoints = self.endpoints().into_iter();
+        endpoints.find_map(|endpoint| endpoint.peer(ufrag).map(|peer| (endpoint, peer)))
     }
 
     /// Describes the peers for the web page.
     #[cfg(feature = "web")]
     pub fn describe(&self) -> Vec<serde_json::Value> {
-        let endpoint = self.lock().endpoint.clone();
-        let links = endpoint.map_or_else(Vec::new, |endpoint| endpoint.links());
-        let describe = |link: &PeerHandle| {
+        let endpoints = self.shared_endpoints();
+        let links = endpoints.iter().flat_map(|endpoint| endpoint.links());
+        let describe = |link: PeerHandle| {
             let peer = link.lock();
             let state = match peer.state() {
                 peer::PeerState::Connecting => "connecting",
@@ -302,7 +321,7 @@ impl P2p {
                 "channels": peer.channels(),
             })
         };
-        links.iter().map(describe).collect()
+        links.map(describe).collect()
     }
 
     /// Returns the STUN servers of the configuration and the one that a remoteAPI has named, for

@@ -661,11 +661,7 @@ async fn take_addresses(
     mut request: SignalingRequest,
     ufrag: &str,
 ) -> io::Result<()> {
-    let endpoint = match p2p.endpoint() {
-        Ok(endpoint) => endpoint,
-        Err(e) => return failed(&mut stream, &e).await,
-    };
-    let Some(link) = endpoint.peer(ufrag) else {
+    let Some((endpoint, link)) = p2p.peer(ufrag) else {
         return refuse(&mut stream, "404 Not Found", "there is no such peer").await;
     };
     if !link.lock().may_exchange(clock::now()) {
