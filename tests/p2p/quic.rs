@@ -23,12 +23,17 @@ struct Ends {
 
 /// Starts the ends, and waits until connections are direct.
 fn ends(service: Service) -> Ends {
+    ends_with(service, "")
+}
+
+/// Starts the ends, of which the serving one has these further options.
+fn ends_with(service: Service, more: &str) -> Ends {
     let mut server = server(
         "-addr 127.0.0.1:0 -id id1 -secret secret1 -id id2 -secret secret2 -stunAddr 127.0.0.1:0",
     );
     let (remote, stun) = (server.addr(), server.stun_addr());
     let local = format!(
-        "-local http://{} -remoteSTUN stun:{stun} -logLevel debug",
+        "-local http://{} -remoteSTUN stun:{stun} -logLevel debug {more}",
         service.addr
     );
     let serving = client_of_id1(remote, &local);
@@ -140,6 +145,21 @@ fn a_connection_that_is_cut_at_one_end_is_cut_at_the_other() {
     visitor.read_exact(&mut [0]).unwrap();
     drop(visitor);
     assert_eq!(reports.recv_timeout(within).unwrap().unwrap(), 0);
+}
+
+#[test]
+fn local_timeout_resets_the_visitor_and_ends_the_service_s_connection() {
+    let (service, reports) = reporting();
+    let ends = ends_with(service, "-localTimeout 1s");
+    let within = Duration::from_secs(20);
+    // That of the first connection.
+    let _ = reports.recv_timeout(within);
+    let mut visitor = ends.visit();
+    visitor.write_all(b"all").unwrap();
+    // Through the server, too: what has come may be a part.
+    let end = visitor.read_to_end(&mut Vec::new());
+    assert_eq!(end.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(reports.recv_timeout(within).unwrap().unwrap(), 3);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The handle of a peer, which its task and its channels share.
 
 use super::peer::{Peer, PeerState};
-use crate::net::timeout;
+use crate::net::{clock, timeout};
 use crate::sync::{Mutex, MutexGuard};
 use event_listener::Event;
 use std::future::poll_fn;
@@ -148,7 +148,7 @@ impl PeerHandle {
             self.set_driver(cx.waker());
             let mut peer = self.lock();
             peer.memory().set_driver(cx.waker());
-            match peer.is_drained() {
+            match peer.is_drained(clock::now()) {
                 true => Poll::Ready(()),
                 false => Poll::Pending,
             }

@@ -182,7 +182,7 @@ impl Peer {
 
     /// Cuts channels whose readers take nothing, the longest first, while all peers together hold
     /// too much and this one the most.
-    pub(super) fn shed(&mut self) {
+    pub(super) fn shed(&mut self, now: Instant) {
         let Self {
             transport, memory, ..
         } = self;
@@ -196,12 +196,13 @@ impl Peer {
                 return;
             };
             let id = *id;
-            self.cut(id, "peers hold too much, and its reader takes nothing");
+            self.cut(id, "peers hold too much, and its reader takes nothing", now);
         }
     }
 
     /// Ends a channel whose reader takes nothing, and discards the bytes held for the reader.
-    pub(super) fn cut(&mut self, id: u16, why: &str) {
+    pub(super) fn cut(&mut self, id: u16, why: &str, now: Instant) {
+        self.tell_cut(id, now);
         if let Some(channel) = self.channels.get_mut(&id) {
             log::debug!("a channel is cut: {why}");
             self.memory.sub(channel.let_go());
@@ -225,14 +226,18 @@ impl Peer {
                 .filter(|_| channel.phase == ChannelPhase::Open);
             limit.is_some_and(|limit| is_past(channel.moved, limit, now))
         };
-        while let Some((id, channel)) = self.channels.iter_mut().find(|(_, it)| is_idle(it)) {
+        while let Some((id, channel)) = self.channels.iter().find(|(_, it)| is_idle(it)) {
             let id = *id;
             match channel.held() {
+                // The reader has everything that has come. The peer may miss something.
                 0 => {
                     log::debug!("a channel is ended: nothing has moved in it for too long");
-                    channel.end(id, &mut self.resets);
+                    self.tell_cut(id, now);
+                    if let Some(channel) = self.channels.get_mut(&id) {
+                        channel.end(id, &mut self.resets);
+                    }
                 }
-                _ => self.cut(id, "its reader has taken nothing for too long"),
+                _ => self.cut(id, "its reader has taken nothing for too long", now),
             }
         }
     }
@@ -262,7 +267,11 @@ impl Peer {
         let is_stuck = |it: &Channel| it.holds_up() && is_past(it.stalled, limit, now);
         let stuck = self.channels.iter().filter(|(_, it)| is_stuck(it));
         for id in stuck.map(|(id, _)| *id).collect::<Vec<u16>>() {
-            self.cut(id, "its reader takes nothing, and the others wait for it");
+            self.cut(
+                id,
+                "its reader takes nothing, and the others wait for it",
+                now,
+            );
             self.take_in(id, now);
         }
     }
@@ -312,8 +321,8 @@ impl Peer {
     }
 
     /// Whether no bytes are held for readers. Cuts channels first if all peers hold too much.
-    pub fn is_drained(&mut self) -> bool {
-        self.shed();
+    pub fn is_drained(&mut self, now: Instant) -> bool {
+        self.shed(now);
         if let Transport::Quic(quic) = &self.transport {
             return quic.is_drained();
         }
@@ -596,15 +605,20 @@ impl Peer {
         if let Some(quic) = transport.quic() {
             return quic.abort(id, memory);
         }
+        self.tell_cut(id, now);
+        self.finish(id);
+    }
+
+    /// Tells the peer that an open channel misses bytes, if it has credit.
+    fn tell_cut(&mut self, id: u16, now: Instant) {
         let (Some(channel), Some((_, association))) =
-            (self.channels.get_mut(&id), &mut self.association)
+            (self.channels.get(&id), &mut self.association)
         else {
             return;
         };
         if channel.phase == ChannelPhase::Open && channel.credits.is_some() {
             say(association, &mut self.resets, id, CUT, now);
         }
-        self.finish(id);
     }
 
     /// Creates a channel that holds `bytes`, with sent bytes that are not acknowledged.

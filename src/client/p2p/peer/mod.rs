@@ -326,7 +326,7 @@ impl Peer {
             self.end_idle(now);
             self.end_stuck(now);
         }
-        self.shed();
+        self.shed(now);
         self.close_drained();
         self.send(now);
         self.send_quic(now);
@@ -340,7 +340,7 @@ impl Peer {
             self.last_tick = Some(now);
             self.end_idle(now);
         }
-        self.shed();
+        self.shed(now);
         self.send_quic(now);
     }
 

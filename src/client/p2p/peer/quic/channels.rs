@@ -283,9 +283,10 @@ impl QuicTransport {
             let holds = self.channels.get(&id).is_some_and(|it| it.held() > 0);
             match holds {
                 true => self.reset(id, code::TOO_SLOW, memory),
+                // The reader has everything that has come. The peer may miss something.
                 false => {
-                    self.finish(id);
                     self.stop(id, code::CLOSED, memory);
+                    self.stop_sending(id, code::ABORTED);
                 }
             }
         }
@@ -294,12 +295,19 @@ impl QuicTransport {
     /// Cuts a channel: its bytes are discarded in both directions.
     pub(in super::super) fn reset(&mut self, id: u16, code: VarInt, memory: &MemoryShare) {
         self.stop(id, code, memory);
+        if let Some(channel) = self.channels.get_mut(&id) {
+            channel.is_cut = true;
+        }
+        self.stop_sending(id, code);
+    }
+
+    /// Cuts the direction to the peer, unless the peer has all of it.
+    fn stop_sending(&mut self, id: u16, code: VarInt) {
         let (Some(channel), Some(connection)) =
             (self.channels.get_mut(&id), self.phase.connection())
         else {
             return;
         };
-        channel.is_cut = true;
         if channel.sending != Sending::Ended {
             // Fails if it has ended.
             let _ = connection.send_stream(channel.stream).reset(code);

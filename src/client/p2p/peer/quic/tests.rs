@@ -141,6 +141,30 @@ fn a_cut_channel_has_no_graceful_end() {
 }
 
 #[test]
+fn a_channel_at_its_idle_limit_looks_complete_to_its_reader_and_cut_to_the_peer() {
+    let limit = 5 * SECOND;
+    for held in [0, KIB] {
+        let mut pair = connected();
+        let [here, there] = open(&mut pair, OFFERS, "");
+        pair.ends[ANSWERS].limit_idle(there, Some(limit), pair.now);
+        pair.write(ANSWERS, there, b"part");
+        pair.write(OFFERS, here, &numbers(held, 3));
+        let ended = |pair: &mut Pair| pair.ends[ANSWERS].has_ended(there);
+        assert!(pair.run(3 * limit, ended));
+        // Bytes that the reader did not take are discarded, and it is told.
+        assert!(pair.read(ANSWERS, there, &mut Vec::new()));
+        assert_eq!(pair.ends[ANSWERS].is_cut(there), held > 0);
+        assert!(pair.run(SECOND, |pair| { pair.read(OFFERS, here, &mut Vec::new()) }));
+        assert!(pair.ends[OFFERS].is_cut(here));
+        for (end, id) in [(OFFERS, here), (ANSWERS, there)] {
+            pair.ends[end].drop_channel(id, pair.now);
+        }
+        pair.rest(SECOND);
+        assert!(pair.ends.iter().all(|end| end.channels() == 0));
+    }
+}
+
+#[test]
 fn a_channel_that_is_dropped_without_its_end_is_cut() {
     let mut pair = connected();
     let [here, there] = open(&mut pair, OFFERS, "");
@@ -251,7 +275,7 @@ fn readers_that_stop_hold_up_nobody() {
     for [_, there] in stopped.iter().chain([&used]) {
         pair.ends[ANSWERS].drop_channel(*there, pair.now);
     }
-    assert!(pair.ends[ANSWERS].is_drained());
+    assert!(pair.ends[ANSWERS].is_drained(pair.now));
     assert_eq!(pair.ends[ANSWERS].memory().held(), 0);
     assert_eq!(quic(&mut pair.ends[ANSWERS]).relieved, 0);
 }
