@@ -80,14 +80,19 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
         let password = PasswordCheck::of_peer(&rules, &service.config, addr.ip());
         let carrying = unless_revoked(service, carry(service, channel, password, first));
         if let Err(e) = admission.unless_ended(Box::pin(carrying)).await {
-            let level = match e.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Debug,
-                _ => services.level_of_failure(),
-            };
-            log::log!(level, "service {}: {e}", service.config.local);
+            log_failure(&services, service, &e);
         }
         drop(serving);
     });
+}
+
+/// Logs why a connection to a service has failed. Its other end sees only that it has ended.
+fn log_failure(services: &Services, service: &Service, e: &io::Error) {
+    let level = match e.kind() {
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Level::Debug,
+        _ => services.level_of_failure(),
+    };
+    log::log!(level, "service {}: {e}", service.config.local);
 }
 
 /// The service that a peer asks for.
@@ -320,7 +325,10 @@ async fn relay_private(
     if service.config.is_udp() {
         service.tell_losses();
     }
-    carried
+    if let Err(e) = carried {
+        log_failure(services, service, &e);
+    }
+    Ok(())
 }
 
 impl VisitorConn for ChannelConn {

@@ -184,6 +184,35 @@ fn another_key_gets_no_answer() {
 }
 
 #[test]
+fn a_service_that_cannot_be_reached_is_tried_with_pauses_and_warned_of_once() {
+    let mut server = server("-addr 127.0.0.1:0 -id id1 -secret secret1 -id id2 -secret secret2");
+    let remote = server.addr();
+    let local = format!("-local udp://nosuch.invalid:7001 -private {KEY}");
+    let mut serving = client_of_id1(remote, &local);
+    let mut forwarding = client(&format!(
+        "-remote tcp://{remote} -id id2 -secret secret2 \
+         -udpForwardAddr 127.0.0.1:0 -udpForwardHostPrefix id1 -udpForwardKey {KEY}"
+    ));
+    let visitor = UdpVisitor::from("127.0.0.1", forwarding.udp_forward_addr());
+    visitor.send(b"one");
+    forwarding.wait_for("it cannot reach the service, as its log tells");
+    serving.wait_for("service udp://nosuch.invalid:7001: ");
+    for _ in 0..3 {
+        visitor.send(b"more");
+        assert!(visitor.is_silent());
+    }
+    let warnings = forwarding.lines_with("it cannot reach the service");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let status = status(&forwarding);
+    let counts = |name: &str| {
+        let count = status.split(' ').find_map(|it| it.strip_prefix(name));
+        count.unwrap().parse::<u32>().unwrap()
+    };
+    let tries = counts("direct=") + counts("relayed=");
+    assert!((1..=9).contains(&tries), "{status}");
+}
+
+#[test]
 fn a_restart_keeps_the_socket() {
     let mut ends = private(UdpService::echo());
     let visitor = UdpVisitor::from("127.0.0.1", ends.addr);

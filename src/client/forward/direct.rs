@@ -188,7 +188,6 @@ impl DirectWay {
         let mut inner = self.lock();
         inner.relayed += 1;
         inner.is_wanted = true;
-        inner.warned = None;
         inner.counts.relayed = inner.counts.relayed.wrapping_add(1);
         drop(inner);
         RelayedUse(self.clone())
@@ -315,7 +314,6 @@ impl DirectWay {
         let mut inner = self.lock();
         inner.retry_at = None;
         inner.failure = None;
-        inner.warned = None;
         inner.backoff.restart();
         if inner.is_direct.replace(true) != Some(true) {
             let path = path.map_or_else(String::new, |path| format!(": {path}"));
@@ -462,7 +460,7 @@ impl DirectWay {
         }
     }
 
-    /// Warns that there is no way at all, once until there is one again.
+    /// Warns that there is no way at all, once until the service was reached again.
     pub fn warn_unreachable(&self, e: &ForwardError) {
         let prefix = &self.other.host_prefix;
         let mut text = e.to_string();
@@ -473,6 +471,11 @@ impl DirectWay {
             log::warn!("cannot reach {prefix}, neither directly nor through the server: {e}");
             inner.warned = Some(text);
         }
+    }
+
+    /// Notes that the service was reached: the next failure is news.
+    pub fn reached(&self) {
+        self.lock().warned = None;
     }
 
     /// Whether the forwarder has stopped.

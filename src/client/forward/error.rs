@@ -27,6 +27,8 @@ pub enum ForwardError {
     TooLate,
     /// The other client does not support relays.
     CannotRelay,
+    /// The other client has ended the way as soon as it was there.
+    Ended,
     /// The other end has not proved the key of a private service.
     Unproved(ProofError),
 }
@@ -49,6 +51,9 @@ impl fmt::Display for ForwardError {
             Self::BadAnswer(why) => f.write_str(why),
             Self::Unconnected => f.write_str("the peer could not be reached"),
             Self::TooLate => f.write_str("the peer did not connect in time"),
+            Self::Ended => f.write_str(
+                "the other client ended the way at once: it cannot reach the service, as its log tells",
+            ),
             Self::Unproved(e) => e.fmt(f),
             Self::CannotRelay => write!(
                 f,

@@ -36,6 +36,8 @@ const MAX_QUEUED: usize = 4 * 1024 * 1024;
 const FLOW_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time that answers may come through the server when the flow has moved to the direct way.
 const LAST_ANSWERS: Duration = Duration::from_secs(2);
+/// Time that a way has to last. One that ends sooner leads to no service.
+const MIN_WAY: Duration = Duration::from_secs(1);
 /// Pause of a flow without any way, whose datagrams are lost.
 const RETRY_PAUSE: Duration = Duration::from_secs(2);
 /// Requested size in bytes of the kernel's buffer.
@@ -157,6 +159,8 @@ struct FlowInbox {
     is_closed: bool,
     /// When the last datagram came.
     moved: Instant,
+    /// Whether the present way has carried a datagram.
+    is_carried: bool,
 }
 
 impl LocalFlow {
@@ -228,6 +232,7 @@ impl Flow for FlowHandle {
                 Poll::Pending
             }
             n => {
+                inbox.is_carried = true;
                 self.flow.queued_of_all.fetch_sub(n, Ordering::Relaxed);
                 Poll::Ready(Ok(n))
             }
@@ -244,7 +249,9 @@ impl Flow for FlowHandle {
     }
 
     fn send(&self, datagrams: &[&[u8]]) {
-        self.flow.lock().moved = clock::now();
+        let mut inbox = self.flow.lock();
+        (inbox.moved, inbox.is_carried) = (clock::now(), true);
+        drop(inbox);
         // The kernel drops what it has no room for.
         self.socket.send(datagrams, &self.flow.path);
     }
@@ -319,6 +326,7 @@ impl Forwarder {
                 waker: None,
                 is_closed: false,
                 moved: now,
+                is_carried: false,
             }),
             queued_of_all: self.queued.clone(),
         });
@@ -349,13 +357,23 @@ impl Forwarder {
         };
         let prefix = &self.config.host_prefix;
         loop {
-            let end = match self.direct.other().trials.pause(clock::now()) {
+            let begun = clock::now();
+            flow.lock().is_carried = false;
+            let end = match self.direct.other().trials.pause(begun) {
                 Some(pause) => Err(pause.into()),
                 None => self.carry_once(&label, flow).await,
             };
+            let is_useless = || !flow.lock().is_carried || clock::since(begun) < MIN_WAY;
+            let end = match end {
+                // Proving the key of a private service is not yet reaching it.
+                Ok(FlowEnd::Way) if is_useless() => Err(ForwardError::Ended),
+                end => end,
+            };
             match end {
-                Ok(FlowEnd::Idle | FlowEnd::Here) => return,
-                Ok(FlowEnd::Way | FlowEnd::Better) => {}
+                Ok(FlowEnd::Idle) => return self.direct.reached(),
+                Ok(FlowEnd::Here) => return,
+                Ok(FlowEnd::Way) => self.direct.reached(),
+                Ok(FlowEnd::Better) => {}
                 Err(e) => {
                     log::debug!("a flow to {prefix} has no way: {e}");
                     self.direct.warn_unreachable(&e);
@@ -405,7 +423,8 @@ impl Forwarder {
             let other = self.direct.other();
             other.prove(&mut channel, key, Carried::Datagrams).await?;
         }
-        dial_flow(&mut channel).await?;
+        let dialling = dial_flow(&mut channel).await;
+        dialling.map_err(|_| ForwardError::Ended)?;
         let conn = self.conn(flow);
         let carrying = carry_flow(&channel, &conn, FLOW_TIMEOUT);
         let silent = async {
