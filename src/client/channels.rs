@@ -11,7 +11,8 @@ use super::proxy;
 use super::services::{dial, reset_code, Service, ServiceTarget, Services, Visitor};
 use super::speed_limits::LimitedVisitor;
 use super::visitor_conn::VisitorConn;
-use crate::logging::FirstRequest;
+use super::visitor_rules::{VisitorAdmission, VisitorRules};
+use crate::logging::{FirstRequest, Visit};
 use crate::tunnel::Relay;
 use crate::wire::frame::{ResetCode, ServiceIndex};
 use crate::wire::origin::VisitorOrigin;
@@ -19,6 +20,7 @@ use futures_lite::{future, AsyncWriteExt};
 use log::Level;
 use std::future::Future;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -48,33 +50,34 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
     let (rules, id) = (context.visitor_rules.clone(), context.id.clone());
     crate::net::spawn(async move {
         let mut channel = channel;
-        let (index, _peer) = match wanted {
-            Wanted::Known(index) => (index, None),
-            Wanted::Private(carried) => {
-                match private::serve_peer(&mut channel, &services, carried).await {
-                    Ok((index, peer)) => (index, Some(peer)),
-                    Err(e) => return log::debug!("a peer asks for a private service: {e}"),
-                }
-            }
-        };
-        let Some(service) = services.get(index) else {
-            return;
-        };
-        channel.limit_idle(service.config.local_timeout);
         // An address of the other end, which has answered a check.
         let Some(addr) = channel.peer() else {
             return;
         };
-        let visitor = Some(addr.ip());
-        let mut visit = services.visit(&id, &service.config, Some(addr), true);
-        let admission = rules.admit(&service.config, visitor);
-        let Some(mut admission) = admission.filter(|_| rules.count(&service.config, visitor))
-        else {
-            if let Some(visit) = &mut visit {
-                visit.end("denied");
+        let from = ArrivedFrom {
+            id: &id,
+            source: Some(addr),
+            visitor: Some(addr.ip()),
+        };
+        let admit = |index| admit(&services, &rules, index, from);
+        let (admitted, _peer) = match wanted {
+            Wanted::Known(index) => (admit(index), None),
+            Wanted::Private(carried) => {
+                match private::serve_peer(&mut channel, &services, carried, admit).await {
+                    Ok((admitted, peer)) => (Some(admitted), Some(peer)),
+                    Err(e) => return log::debug!("a peer asks for a private service: {e}"),
+                }
             }
+        };
+        let Some(Admitted {
+            service,
+            visit,
+            mut admission,
+        }) = admitted
+        else {
             return;
         };
+        channel.limit_idle(service.config.local_timeout);
         let first = visit.as_ref().filter(|_| service.is_read());
         let first = first.map(|visit| visit.first_request());
         let password = PasswordCheck::of_peer(&rules, &service.config, addr.ip());
@@ -93,6 +96,45 @@ fn log_failure(services: &Services, service: &Service, e: &io::Error) {
         _ => services.level_of_failure(),
     };
     log::log!(level, "service {}: {e}", service.config.local);
+}
+
+/// Where a connection to a service comes from.
+#[derive(Clone, Copy)]
+struct ArrivedFrom<'a> {
+    /// The id of this client.
+    id: &'a str,
+    /// The address of the other end, for the log; `None` if it is unknown.
+    source: Option<SocketAddr>,
+    /// The address that counts for the rules; `None` if it is unknown.
+    visitor: Option<IpAddr>,
+}
+
+/// A connection that the rules of its service admit.
+struct Admitted<'a> {
+    service: &'a Service,
+    visit: Option<Box<Visit>>,
+    admission: VisitorAdmission<'a>,
+}
+
+/// Asks the rules of a service about a connection; `None` if they do not admit it.
+fn admit<'a>(
+    services: &'a Services,
+    rules: &'a VisitorRules,
+    index: ServiceIndex,
+    from: ArrivedFrom<'_>,
+) -> Option<Admitted<'a>> {
+    let service = services.get(index)?;
+    let mut visit = services.visit(from.id, &service.config, from.source, true);
+    let admission = rules.admit(&service.config, from.visitor);
+    let admission = admission.filter(|_| rules.count(&service.config, from.visitor));
+    if let (None, Some(visit)) = (&admission, &mut visit) {
+        visit.end("denied");
+    }
+    Some(Admitted {
+        service,
+        visit,
+        admission: admission?,
+    })
 }
 
 /// The service that a peer asks for.
@@ -272,22 +314,21 @@ async fn relay_private(
     }
     stream.write_all(head.as_bytes()).await?;
     let visitor = origin.as_ref().and_then(VisitorOrigin::visitor);
-    let proving = private::serve_relay(stream, services, carried, visitor);
-    let (mut stream, index, _peer) = proving.await.map_err(io::Error::other)?;
-    let Some(service) = services.get(index) else {
-        return Ok(());
-    };
-    stream.set_idle_limit(service.config.local_timeout);
-    let source = origin.as_ref().and_then(VisitorOrigin::known_source);
-    let mut visit = services.visit(&context.id, &service.config, source, true);
     let rules = &context.visitor_rules;
-    let admission = rules.admit(&service.config, visitor);
-    let Some(mut admission) = admission.filter(|_| rules.count(&service.config, visitor)) else {
-        if let Some(visit) = &mut visit {
-            visit.end("denied");
-        }
-        return Ok(());
+    let from = ArrivedFrom {
+        id: &context.id,
+        source: origin.as_ref().and_then(VisitorOrigin::known_source),
+        visitor,
     };
+    let admit = |index| admit(services, rules, index, from);
+    let proving = private::serve_relay(stream, services, carried, visitor, admit);
+    let (mut stream, admitted, _peer) = proving.await.map_err(io::Error::other)?;
+    let Admitted {
+        service,
+        visit,
+        mut admission,
+    } = admitted;
+    stream.set_idle_limit(service.config.local_timeout);
     let first = visit.as_ref().filter(|_| service.is_read());
     let visitor = Visitor {
         password: PasswordCheck::new(rules, &service.config, origin.as_ref()),

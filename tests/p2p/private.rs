@@ -2,7 +2,7 @@
 
 use crate::common::filed::Filed;
 use crate::common::forwarder::Forwarder;
-use crate::common::gt::{client, gt, server, Gt};
+use crate::common::gt::{client, client_of_id1, gt, server, Gt};
 use crate::common::service::{self, assert_echo, Service};
 use crate::common::visitor::{connect, get, read_to_end};
 use crate::common::webrtc::{Peer, PLAIN};
@@ -115,24 +115,22 @@ fn a_client_with_another_key_or_none_does_not_reach_it() {
 #[test]
 fn wrong_keys_are_counted_and_refused() {
     let mut ends = ends();
-    // A client tries a wrong key twice; the first connection of each goes through the server, if it may. A direct path
-    // may have any of the machine's addresses.
+    // A client tries a wrong key once on each way; the first connection of each goes through the server, if it may. A
+    // direct path may have any of the machine's addresses.
     for (way, left) in [("", "for up to 10 minutes"), (DIRECT, " s more")] {
         let wrong = format!("-tcpForwardKey {OTHER_KEY} {way}");
         let is_refused = |_| {
             let (mut forwarding, addr) = ends.forwarding(&wrong);
-            for _ in 0..if way.is_empty() { 1 } else { 2 } {
-                let mut got = Vec::new();
-                let _ = connect(addr).read_to_end(&mut got);
-                assert!(got.is_empty());
-            }
+            let mut got = Vec::new();
+            let _ = connect(addr).read_to_end(&mut got);
+            assert!(got.is_empty());
             let line = forwarding.wait_for("the private service of id1: ");
             let is_refused = !forwarding.lines_with(LOCKED_OUT).is_empty();
             assert!(is_refused || line.contains("the key is wrong"), "{line}");
             assert_eq!(forwarding.lines_with(left).is_empty(), !is_refused);
             is_refused
         };
-        assert!((0..30).any(is_refused), "{way}");
+        assert!((0..60).any(is_refused), "{way}");
     }
     ends.serving.gt.wait_for("too often: refused for 600s");
     // Another key makes a new start.
@@ -140,6 +138,35 @@ fn wrong_keys_are_counted_and_refused() {
     for way in ["", DIRECT] {
         let (_forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {OTHER_KEY} {way}"));
         assert_echo(&mut connect(addr), b"hello");
+    }
+}
+
+#[test]
+fn a_client_that_the_rules_do_not_admit_is_told_so_on_both_ways() {
+    let echo = service::echo();
+    let mut server = server(
+        "-addr 127.0.0.1:0 -id id1 -secret secret1 -id id2 -secret secret2 -stunAddr 127.0.0.1:0",
+    );
+    let (remote, stun) = (server.addr(), server.stun_addr());
+    let _serving = client_of_id1(
+        remote,
+        &format!(
+            "-remoteSTUN stun:{stun} -local tcp://{} -private {KEY} -allow 233.252.0.0/24",
+            echo.addr
+        ),
+    );
+    for way in ["", DIRECT] {
+        let mut forwarding = client(&format!(
+            "-remote tcp://{remote} -id id2 -secret secret2 -remoteSTUN stun:{stun} \
+             -tcpForwardAddr 127.0.0.1:0 -tcpForwardHostPrefix id1 -tcpForwardKey {KEY} {way}"
+        ));
+        let addr = forwarding.forward_addr();
+        for count in 1..=4 {
+            let mut got = Vec::new();
+            let _ = connect(addr).read_to_end(&mut got);
+            assert!(got.is_empty());
+            forwarding.wait_for_lines("the key is right, but the service's allow", count);
+        }
     }
 }
 

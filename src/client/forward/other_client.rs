@@ -16,35 +16,50 @@ use std::time::{Duration, Instant};
 /// Timeout for answers of the server.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Number of wrong proofs of a key, after which it is tried rarely: a client with private services refuses an address
-/// for 10 minutes after 5 wrong ones, and a corrected key must not have to wait for that.
-const WRONG_AT_ONCE: u32 = 2;
-/// Pause between further tries of a wrong key.
+/// Pause between tries of a wrong key on one way. A client with private services refuses an address for 10 minutes after
+/// 5 wrong proofs, and a corrected key must not have to wait for that.
 const WRONG_PAUSE: Duration = Duration::from_secs(300);
 
-/// The wrong proofs of a key. One that is configured anew starts without any.
+/// The way on which a key is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyWay {
+    Direct,
+    /// Through the server, which could answer in place of the other client.
+    Relay,
+}
+
+/// When the other end has said on each way that a key is wrong. A key that is configured anew starts without any.
 #[derive(Default)]
-pub struct KeyTrials(Mutex<(u32, Option<Instant>)>);
+pub struct KeyTrials(Mutex<WrongKey>);
+
+#[derive(Default)]
+struct WrongKey {
+    directly: Option<Instant>,
+    relayed: Option<Instant>,
+}
 
 impl KeyTrials {
-    /// Returns why the key is not tried now; `None` if it may be.
-    pub fn pause(&self, now: Instant) -> Option<ProofError> {
-        let (wrong, last) = *self.0.lock();
-        let due = last? + WRONG_PAUSE;
-        let pauses = wrong >= WRONG_AT_ONCE && now < due;
-        pauses.then(|| ProofError::Paused(due.saturating_duration_since(now)))
+    /// Returns why the key is not tried now on this way; `None` if it may be.
+    pub fn pause(&self, way: KeyWay, now: Instant) -> Option<ProofError> {
+        let trials = self.0.lock();
+        let wrong = match way {
+            KeyWay::Direct => trials.directly,
+            KeyWay::Relay => trials.relayed,
+        };
+        let left = (wrong? + WRONG_PAUSE).saturating_duration_since(now);
+        (!left.is_zero()).then_some(ProofError::Paused(left))
     }
 
     /// Notes what has come of a proof.
-    fn tried<T>(&self, proved: &Result<T, ProofError>, now: Instant) {
+    fn tried<T>(&self, way: KeyWay, proved: &Result<T, ProofError>, now: Instant) {
         let mut trials = self.0.lock();
-        match proved {
-            Ok(_) => *trials = (0, None),
-            // An older gt does not tell why it refuses, and may have ended.
-            Err(ProofError::UnknownKey) => {
-                *trials = (trials.0.saturating_add(1), Some(now));
-            }
-            Err(_) => {}
+        match (proved, way) {
+            // A key that is right on one way is right on the other.
+            (Ok(_), _) => *trials = WrongKey::default(),
+            // An older gt does not tell why it refuses, and a connection may have ended for any reason.
+            (Err(ProofError::UnknownKey), KeyWay::Direct) => trials.directly = Some(now),
+            (Err(ProofError::UnknownKey), KeyWay::Relay) => trials.relayed = Some(now),
+            (Err(_), _) => {}
         }
     }
 }
@@ -101,7 +116,7 @@ impl OtherClient {
         let proving = private::over_relay(relayed.conn, relayed.come, key, carried);
         let proved = timeout(SERVER_TIMEOUT, Box::pin(proving)).await;
         let proved = proved.ok_or(io::ErrorKind::TimedOut)?;
-        self.trials.tried(&proved, clock::now());
+        self.trials.tried(KeyWay::Relay, &proved, clock::now());
         Ok(RelayedConn {
             conn: proved?,
             come: Vec::new(),
@@ -116,7 +131,7 @@ impl OtherClient {
         carried: Carried,
     ) -> Result<(), ProofError> {
         let proved = private::over_peer(channel, key, carried).await;
-        self.trials.tried(&proved, clock::now());
+        self.trials.tried(KeyWay::Direct, &proved, clock::now());
         proved
     }
 
@@ -146,25 +161,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wrong_key_is_tried_twice_and_then_rarely() {
+    fn a_wrong_key_pauses_on_its_way_alone_and_not_after_other_failures() {
+        use KeyWay::{Direct, Relay};
         let (trials, now) = (KeyTrials::default(), clock::now());
-        let wrong = || Err::<(), _>(ProofError::UnknownKey);
         // What fails otherwise says nothing about the key.
         for _ in 0..10 {
-            trials.tried(&Err::<(), _>(ProofError::Refused), now);
-            trials.tried(&Err::<(), _>(ProofError::LockedOut(None)), now);
+            for way in [Direct, Relay] {
+                trials.tried(way, &Err::<(), _>(ProofError::Refused), now);
+                trials.tried(way, &Err::<(), _>(ProofError::LockedOut(None)), now);
+                trials.tried(way, &Err::<(), _>(ProofError::TooMany), now);
+                assert!(trials.pause(way, now).is_none());
+            }
         }
-        for _ in 0..WRONG_AT_ONCE {
-            assert!(trials.pause(now).is_none());
-            trials.tried(&wrong(), now);
-        }
-        let pause = trials.pause(now + WRONG_PAUSE / 2);
+        trials.tried(Relay, &Err::<(), _>(ProofError::UnknownKey), now);
+        let pause = trials.pause(Relay, now + WRONG_PAUSE / 2);
         assert!(matches!(pause, Some(ProofError::Paused(left)) if left == WRONG_PAUSE / 2));
-        let later = now + WRONG_PAUSE;
-        assert!(trials.pause(later).is_none());
-        trials.tried(&wrong(), later);
-        assert!(trials.pause(later).is_some());
-        trials.tried(&Ok(()), later);
-        assert!(trials.pause(later).is_none());
+        assert!(trials.pause(Direct, now).is_none(), "a server may lie");
+        assert!(trials.pause(Relay, now + WRONG_PAUSE).is_none());
+        trials.tried(Direct, &Err::<(), _>(ProofError::UnknownKey), now);
+        assert!(trials.pause(Direct, now).is_some());
+        trials.tried(Direct, &Ok(()), now);
+        for way in [Direct, Relay] {
+            assert!(trials.pause(way, now).is_none(), "it was proved");
+        }
     }
 }

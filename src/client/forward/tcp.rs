@@ -2,7 +2,7 @@
 
 use super::direct::{DirectWay, DIRECT_TIMEOUT};
 use super::error::ForwardError;
-use super::other_client::RelayedConn;
+use super::other_client::{KeyWay, RelayedConn};
 use super::running::{ForwardConfig, ForwardSocket, Planned, Running, Started};
 use crate::client::p2p::{carry, label, ChannelConn, P2p};
 use crate::client::pool::Pool;
@@ -114,14 +114,18 @@ impl Forwarder {
             Some(_) => label::PRIVATE.to_owned(),
             None => label::of_prefix(prefix),
         };
-        if let Some(pause) = self.direct.other().trials.pause(begun) {
-            return self.unproved(pause, &conn);
+        let trials = &self.direct.other().trials;
+        let paused = trials.pause(KeyWay::Direct, begun);
+        if paused.is_none() {
+            if let Some(channel) = self.direct.open(&label).await {
+                return self.carry_direct(channel, conn).await;
+            }
         }
-        if let Some(channel) = self.direct.open(&label).await {
-            return self.carry_direct(channel, conn).await;
-        }
-        let failure = match self.config.fallback {
-            true => match self.relay(&label).await {
+        let relay_pause = trials.pause(KeyWay::Relay, begun);
+        let relay_pause = relay_pause.filter(|_| self.config.fallback);
+        let failure = match (self.config.fallback, relay_pause) {
+            (true, Some(pause)) => Some(pause.into()),
+            (true, None) => match self.relay(&label).await {
                 Ok(relayed) => {
                     let _relayed = self.direct.relayed();
                     conn.write_all(&relayed.come).await?;
@@ -129,11 +133,19 @@ impl Forwarder {
                     return Ok(());
                 }
                 // The direct way leads to the same end.
-                Err(ForwardError::Unproved(e)) => return self.unproved(e, &conn),
+                Err(ForwardError::Unproved(e)) if e.is_answer() => {
+                    return self.unproved(e, &conn);
+                }
                 Err(e) => Some(e),
             },
-            false => None,
+            (false, _) => None,
         };
+        if let Some(pause) = paused {
+            return match failure {
+                Some(ForwardError::Unproved(e)) => self.unproved(e, &conn),
+                _ => self.unproved(pause, &conn),
+            };
+        }
         let patience = DIRECT_TIMEOUT.saturating_sub(clock::since(begun));
         if let Some(channel) = self.direct.wait_open(&label, patience).await {
             return self.carry_direct(channel, conn).await;

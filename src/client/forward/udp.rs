@@ -3,6 +3,7 @@
 
 use super::direct::{DirectWay, DIRECT_TIMEOUT};
 use super::error::ForwardError;
+use super::other_client::KeyWay;
 use super::running::{ForwardConfig, ForwardSocket, Planned, Running, Started};
 use crate::client::p2p::{
     carry_flow, carry_last_answers, carry_records, dial_flow, label, ChannelConn, FlowEnd, P2p,
@@ -359,10 +360,7 @@ impl Forwarder {
         loop {
             let begun = clock::now();
             flow.lock().is_carried = false;
-            let end = match self.direct.other().trials.pause(begun) {
-                Some(pause) => Err(pause.into()),
-                None => self.carry_once(&label, flow).await,
-            };
+            let end = self.carry_once(&label, flow).await;
             let is_useless = || !flow.lock().is_carried || clock::since(begun) < MIN_WAY;
             let end = match end {
                 // Proving the key of a private service is not yet reaching it.
@@ -395,13 +393,25 @@ impl Forwarder {
         label: &str,
         flow: &Arc<LocalFlow>,
     ) -> Result<FlowEnd, ForwardError> {
-        match self.direct.open(label).await {
+        let (trials, now) = (&self.direct.other().trials, clock::now());
+        let paused = trials.pause(KeyWay::Direct, now);
+        if paused.is_none() {
+            if let Some(channel) = self.direct.open(label).await {
+                return self.carry_direct(channel, flow).await;
+            }
+        }
+        if self.config.fallback {
+            return match trials.pause(KeyWay::Relay, now) {
+                Some(pause) => Err(pause.into()),
+                None => self.carry_relayed(label, flow).await,
+            };
+        }
+        if let Some(pause) = paused {
+            return Err(pause.into());
+        }
+        match self.direct.wait_open(label, DIRECT_TIMEOUT).await {
             Some(channel) => self.carry_direct(channel, flow).await,
-            None if self.config.fallback => self.carry_relayed(label, flow).await,
-            None => match self.direct.wait_open(label, DIRECT_TIMEOUT).await {
-                Some(channel) => self.carry_direct(channel, flow).await,
-                None => Err(ForwardError::Unconnected),
-            },
+            None => Err(ForwardError::Unconnected),
         }
     }
 

@@ -4,6 +4,7 @@ use super::exchange::{self, ProofError};
 use super::proof::{Carried, ChannelBinding};
 use crate::client::p2p::ChannelConn;
 use crate::config::Secret;
+use crate::net::tls::peer::RefusedHandshake;
 use crate::net::{tls, Conn, ConnLayer};
 use crate::sync::{Mutex, MutexGuard};
 use futures_lite::{AsyncRead, AsyncWrite};
@@ -36,9 +37,10 @@ pub async fn over_relay(
         come,
     };
     let dialled = Box::pin(tls::peer::dial(relayed)).await;
-    let (mut tls, exported) = dialled.map_err(|e| match tls::peer::is_access_denied(&e) {
-        true => ProofError::LockedOut(None),
-        false => e.into(),
+    let (mut tls, exported) = dialled.map_err(|e| match tls::peer::refused(&e) {
+        Some(RefusedHandshake::AccessDenied) => ProofError::LockedOut(None),
+        Some(RefusedHandshake::InternalError) => ProofError::TooMany,
+        None => e.into(),
     })?;
     let binding = ChannelBinding::of_session(exported);
     exchange::dial(&mut tls, key, carried, &binding).await?;

@@ -1,5 +1,6 @@
 //! The exchange of proofs at the beginning of a connection to a private service.
 
+use super::lockout::PeerRefusal;
 use super::proof::{is_proof, prove, Carried, ChannelBinding, ProvingEnd, MESSAGE};
 use crate::config::Secret;
 use crate::net::timeout;
@@ -17,6 +18,8 @@ const REFUSAL: usize = 6;
 const NO_PROOF: u8 = 0;
 const UNKNOWN_KEY: u8 = 1;
 const LOCKED_OUT: u8 = 2;
+const TOO_MANY: u8 = 3;
+const NOT_ALLOWED: u8 = 4;
 
 /// Why a private service cannot be used by a connection.
 #[derive(Debug)]
@@ -31,8 +34,26 @@ pub enum ProofError {
     UnknownKey,
     /// The end with private services does not look at proofs of this end's address, for a time that it may have told.
     LockedOut(Option<Duration>),
+    /// This end's address has too many connections to the private services of the other end.
+    TooMany,
+    /// The key is right, and the rules of the service do not admit this end's address.
+    NotAllowed,
     /// This end does not try the key again before this time has passed.
     Paused(Duration),
+}
+
+impl ProofError {
+    /// Whether the other end has said it. The connection has failed otherwise.
+    pub fn is_answer(&self) -> bool {
+        match self {
+            Self::Wrong
+            | Self::UnknownKey
+            | Self::LockedOut(_)
+            | Self::TooMany
+            | Self::NotAllowed => true,
+            Self::Io(_) | Self::Refused | Self::Paused(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for ProofError {
@@ -41,8 +62,8 @@ impl fmt::Display for ProofError {
             Self::Io(e) => write!(f, "the proof of the key: {e}"),
             Self::Wrong => f.write_str("the other end does not have the key"),
             Self::Refused => f.write_str(
-                "the other client closed the connection: the key is not that of one of its private services, \
-                 or it has given wrong keys too often",
+                "the connection ended in place of an answer to the key: the server has cut it, or the other client \
+                 is an older gt that refuses the key or this address",
             ),
             Self::UnknownKey => f.write_str(
                 "the key is wrong: it is not that of one of the other client's private services",
@@ -55,6 +76,13 @@ impl fmt::Display for ProofError {
                 }
                 f.write_str(", or until its key changes")
             }
+            Self::TooMany => f.write_str(
+                "this address has too many connections to the other client's private services; \
+                 others are possible when some of them have ended",
+            ),
+            Self::NotAllowed => f.write_str(
+                "the key is right, but the service's allow, deny or visitorRate does not admit this address",
+            ),
             Self::Paused(left) => write!(
                 f,
                 "the key was wrong, so it is not tried again for {} s; a reload with another key tries that at once",
@@ -100,7 +128,7 @@ pub async fn dial(
     // An end that refuses may not wait for the proof.
     let answer = match (read_answer(conn).await, sent) {
         (Ok(answer), Ok(())) => answer,
-        (Err(e @ (ProofError::UnknownKey | ProofError::LockedOut(_))), _) => return Err(e),
+        (Err(e), _) if e.is_answer() => return Err(e),
         (_, Err(e)) => return Err(e.into()),
         (Err(e), Ok(())) => return Err(e),
     };
@@ -137,6 +165,8 @@ fn parse_refusal(bytes: [u8; REFUSAL]) -> Option<ProofError> {
     Some(match reason {
         UNKNOWN_KEY => ProofError::UnknownKey,
         LOCKED_OUT => ProofError::LockedOut(Some(seconds)),
+        TOO_MANY => ProofError::TooMany,
+        NOT_ALLOWED => ProofError::NotAllowed,
         _ => ProofError::Refused,
     })
 }
@@ -156,19 +186,23 @@ async fn refuse(conn: &mut (impl AsyncWrite + Unpin), reason: u8, left: Duration
     }
 }
 
-/// Tells the end that has dialled that its address is refused for this time.
-pub async fn refuse_locked_out(conn: &mut (impl AsyncWrite + Unpin), left: Duration) {
-    refuse(conn, LOCKED_OUT, left).await;
+/// Tells the end that has dialled why its proof is not looked at.
+pub async fn refuse_unheard(conn: &mut (impl AsyncWrite + Unpin), why: PeerRefusal) {
+    match why {
+        PeerRefusal::LockedOut(left) => refuse(conn, LOCKED_OUT, left).await,
+        PeerRefusal::TooMany => refuse(conn, TOO_MANY, Duration::ZERO).await,
+    }
 }
 
-/// Checks the proof of the end that has dialled, and proves the same one of these keys. Returns what was given with
-/// that key. An end without a key learns nothing but that.
-pub async fn serve<'a, T>(
+/// Checks the proof of the end that has dialled, and proves the same one of these keys. Returns what `admit` makes of
+/// what was given with that key; the end is told if that is `None`. An end without a key learns nothing but that.
+pub async fn serve<'a, T, A>(
     conn: &mut (impl AsyncRead + AsyncWrite + Unpin),
     keys: impl Iterator<Item = (T, &'a Secret)>,
     carried: Carried,
     binding: &ChannelBinding,
-) -> Result<T, ProofError> {
+    admit: impl FnOnce(T) -> Option<A>,
+) -> Result<A, ProofError> {
     let message = read(conn).await?;
     let mut proved = None;
     // All keys, so that the time does not tell which one.
@@ -181,8 +215,12 @@ pub async fn serve<'a, T>(
         refuse(conn, UNKNOWN_KEY, Duration::ZERO).await;
         return Err(ProofError::Wrong);
     };
+    let Some(admitted) = admit(of_key) else {
+        refuse(conn, NOT_ALLOWED, Duration::ZERO).await;
+        return Err(ProofError::NotAllowed);
+    };
     conn.write_all(&prove(key, ProvingEnd::Serving, carried, binding))
         .await?;
     conn.flush().await?;
-    Ok(of_key)
+    Ok(admitted)
 }

@@ -25,24 +25,25 @@ const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(600);
 /// The stream of a relayed connection to a private service, encrypted from end to end.
 pub struct PrivateStream(tls::peer::Accepted<Stream>);
 
-/// Finds the private service whose key the peer at the other end of a channel proves.
-pub async fn serve_peer(
+/// Finds the private service whose key the peer at the other end of a channel proves, and returns what `admit` makes of
+/// it, or refuses the peer.
+pub async fn serve_peer<A>(
     channel: &mut ChannelConn,
     services: &Services,
     carried: Carried,
-) -> Result<(ServiceIndex, PeerUse), ProofError> {
+    admit: impl FnOnce(ServiceIndex) -> Option<A>,
+) -> Result<(A, PeerUse), ProofError> {
     let binding = channel.binding().ok_or(ProofError::Refused)?;
     let peer = match PeerUse::acquire(channel.peer().map(|addr| addr.ip())) {
         Ok(peer) => peer,
         Err(refusal) => {
-            if let PeerRefusal::LockedOut(left) = refusal {
-                exchange::refuse_locked_out(channel, left).await;
-            }
+            exchange::refuse_unheard(channel, refusal).await;
             return Err(ProofError::Refused);
         }
     };
-    match exchange::serve(channel, services.private(carried), carried, &binding).await {
-        Ok(index) => Ok((index, peer)),
+    let keys = services.private(carried);
+    match exchange::serve(channel, keys, carried, &binding, admit).await {
+        Ok(admitted) => Ok((admitted, peer)),
         Err(e) => {
             if matches!(e, ProofError::Wrong) {
                 peer.failed();
@@ -53,29 +54,34 @@ pub async fn serve_peer(
 }
 
 /// Encrypts the stream of a relayed connection from end to end, and finds the private service whose key the other
-/// end proves. `visitor` is where the connection comes from, as the server tells.
-pub async fn serve_relay(
+/// end proves. Returns what `admit` makes of it, or refuses the other end. `visitor` is where the connection comes
+/// from, as the server tells.
+pub async fn serve_relay<A>(
     mut stream: Stream,
     services: &Services,
     carried: Carried,
     visitor: Option<IpAddr>,
-) -> Result<(PrivateStream, ServiceIndex, PeerUse), ProofError> {
+    admit: impl FnOnce(ServiceIndex) -> Option<A>,
+) -> Result<(PrivateStream, A, PeerUse), ProofError> {
     let peer = match PeerUse::acquire(visitor) {
         Ok(peer) => peer,
         Err(refusal) => {
-            if let PeerRefusal::LockedOut(_) = refusal {
-                // No handshake, which costs, for an end that is not heard.
-                stream.write_all(&tls::peer::ACCESS_DENIED).await?;
-                stream.close().await?;
-            }
+            let alert = match refusal {
+                PeerRefusal::LockedOut(_) => tls::peer::ACCESS_DENIED,
+                PeerRefusal::TooMany => tls::peer::INTERNAL_ERROR,
+            };
+            // No handshake, which costs, for an end that is not heard.
+            stream.write_all(&alert).await?;
+            stream.close().await?;
             return Err(ProofError::Refused);
         }
     };
     let accepting = timeout(HANDSHAKE_TIMEOUT, tls::peer::accept(stream)).await;
     let (mut tls, exported) = accepting.unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))?;
     let binding = ChannelBinding::of_session(exported);
-    match exchange::serve(&mut tls, services.private(carried), carried, &binding).await {
-        Ok(index) => Ok((PrivateStream(tls), index, peer)),
+    let keys = services.private(carried);
+    match exchange::serve(&mut tls, keys, carried, &binding, admit).await {
+        Ok(admitted) => Ok((PrivateStream(tls), admitted, peer)),
         Err(e) => {
             if matches!(e, ProofError::Wrong) {
                 peer.failed();

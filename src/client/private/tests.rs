@@ -1,6 +1,8 @@
 //! A private service with something between its two ends: what relays the connection is the server.
 
+use super::dialled::over_relay;
 use super::exchange::{self, ProofError};
+use super::lockout::PeerRefusal;
 use super::proof::{Carried, ChannelBinding, MESSAGE};
 use crate::config::Secret;
 use crate::net::bridge::bridge;
@@ -80,7 +82,7 @@ async fn serve(end: End, key: &Secret) -> Result<Vec<u8>, ProofError> {
     let (mut tls, exported) = tls::peer::accept(end).await?;
     let binding = ChannelBinding::of_session(exported);
     let keys = [((), key)].into_iter();
-    exchange::serve(&mut tls, keys, Carried::Bytes, &binding).await?;
+    exchange::serve(&mut tls, keys, Carried::Bytes, &binding, Some).await?;
     let mut question = vec![0; 8];
     tls.read_exact(&mut question).await?;
     tls.write_all(b"answer").await?;
@@ -222,5 +224,74 @@ fn a_proof_of_the_dialling_end_does_not_prove_the_other_end() {
         let (dialled, reflected) = future::zip(dial(client, &key), reflecting).await;
         assert!(matches!(dialled, Err(ProofError::Wrong)), "{dialled:?}");
         assert!(reflected.is_err());
+    });
+}
+
+/// What a dialling client makes of a refusal in place of a proof.
+async fn refusal_of(refuse: impl AsyncFnOnce(&mut tls::peer::Accepted<End>)) -> ProofError {
+    let (client, near) = pair();
+    let refusing = async {
+        let (mut tls, _) = tls::peer::accept(near).await?;
+        refuse(&mut tls).await;
+        io::Result::Ok(())
+    };
+    let (dialled, refused) = future::zip(dial(client, &key()), refusing).await;
+    refused.expect("a session");
+    dialled.expect_err("a refusal")
+}
+
+#[test]
+fn a_refusal_tells_its_reason_and_an_end_none() {
+    async_std::task::block_on(async {
+        let e = refusal_of(async |tls| exchange::refuse_unheard(tls, PeerRefusal::TooMany).await);
+        assert!(matches!(e.await, ProofError::TooMany));
+        let left = std::time::Duration::from_secs(7);
+        let locked = PeerRefusal::LockedOut(left);
+        let e = refusal_of(async |tls| exchange::refuse_unheard(tls, locked).await);
+        assert!(matches!(e.await, ProofError::LockedOut(Some(it)) if it == left));
+        let e = refusal_of(async |tls| tls.close().await.expect("its end"));
+        assert!(matches!(e.await, ProofError::Refused));
+    });
+}
+
+#[test]
+fn a_client_with_the_key_that_is_not_admitted_is_told_so() {
+    async_std::task::block_on(async {
+        let (client, service) = pair();
+        let key = key();
+        let serving = async {
+            let (mut tls, exported) = tls::peer::accept(service).await?;
+            let binding = ChannelBinding::of_session(exported);
+            let keys = [((), &key)].into_iter();
+            let deny = |()| None::<()>;
+            exchange::serve(&mut tls, keys, Carried::Bytes, &binding, deny).await
+        };
+        let (dialled, served) = future::zip(dial(client, &key), serving).await;
+        assert!(matches!(served, Err(ProofError::NotAllowed)), "{served:?}");
+        assert!(
+            matches!(dialled, Err(ProofError::NotAllowed)),
+            "{dialled:?}"
+        );
+    });
+}
+
+#[test]
+fn an_alert_in_place_of_a_handshake_tells_why() {
+    async_std::task::block_on(async {
+        for alert in [tls::peer::ACCESS_DENIED, tls::peer::INTERNAL_ERROR] {
+            let (near, mut far) = pair();
+            let conn = Arc::into_inner(near.conn).expect("the only one");
+            let refusing = async {
+                far.write_all(&alert).await.expect("sent");
+                far.close().await.expect("its end");
+            };
+            let key = key();
+            let dialling = over_relay(conn, Vec::new(), &key, Carried::Bytes);
+            let (dialled, ()) = future::zip(dialling, refusing).await;
+            let e = dialled.expect_err("a refusal");
+            let is_locked_out = matches!(e, ProofError::LockedOut(None));
+            assert_eq!(is_locked_out, alert == tls::peer::ACCESS_DENIED, "{e}");
+            assert!(is_locked_out || matches!(e, ProofError::TooMany), "{e}");
+        }
     });
 }

@@ -23,16 +23,30 @@ const NAME: &str = "gt.invalid";
 /// The alert `access_denied` (RFC 8446, section 6), which an end that was dialled sends in place of a handshake.
 pub const ACCESS_DENIED: [u8; 7] = [21, 3, 3, 0, 2, 2, 49];
 
-/// Whether a handshake has failed by that alert.
-pub fn is_access_denied(e: &io::Error) -> bool {
-    let inner = e.get_ref();
-    let error = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    matches!(
-        error,
-        Some(rustls::Error::AlertReceived(
-            rustls::AlertDescription::AccessDenied
-        ))
-    )
+/// The alert `internal_error`, which an end that was dialled sends likewise if it has too many connections.
+pub const INTERNAL_ERROR: [u8; 7] = [21, 3, 3, 0, 2, 2, 80];
+
+/// Why an end that was dialled has refused the handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedHandshake {
+    /// By [`ACCESS_DENIED`].
+    AccessDenied,
+    /// By [`INTERNAL_ERROR`].
+    InternalError,
+}
+
+/// Returns why a handshake was refused; `None` if it has failed otherwise.
+pub fn refused(e: &io::Error) -> Option<RefusedHandshake> {
+    let inner = e.get_ref()?;
+    match inner.downcast_ref::<rustls::Error>()? {
+        rustls::Error::AlertReceived(rustls::AlertDescription::AccessDenied) => {
+            Some(RefusedHandshake::AccessDenied)
+        }
+        rustls::Error::AlertReceived(rustls::AlertDescription::InternalError) => {
+            Some(RefusedHandshake::InternalError)
+        }
+        _ => None,
+    }
 }
 
 /// What both ends of a session, and nobody else, know.
