@@ -38,12 +38,20 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
         return log::debug!("a peer opens a channel to a client that is about to end");
     }
     let services = context.services();
-    let wanted = match ServiceLabel::parse(label) {
+    let label = ServiceLabel::parse(label);
+    let is_flow = matches!(label, ServiceLabel::UdpPort(_));
+    let wanted = match label {
         ServiceLabel::Private => Wanted::Private(Carried::Bytes),
         ServiceLabel::PrivateUdp => Wanted::Private(Carried::Datagrams),
         label => match services.labelled(label, &context.id) {
             Some(index) => Wanted::Known(index),
-            None => return log::debug!("a peer asks for an unknown service: {label:?}"),
+            None => {
+                log::debug!("a peer asks for an unknown service: {label:?}");
+                if let ServiceLabel::UdpPort(_) = label {
+                    crate::net::spawn(channel.refuse_unknown_flow());
+                }
+                return;
+            }
         },
     };
     let serving = context.serving.begin();
@@ -75,6 +83,9 @@ fn accept(context: &Arc<ClientContext>, label: &str, channel: ChannelConn) {
             mut admission,
         }) = admitted
         else {
+            if is_flow {
+                channel.deny_flow().await;
+            }
             return;
         };
         channel.limit_idle(service.config.local_timeout);

@@ -213,6 +213,33 @@ fn a_service_that_cannot_be_reached_is_tried_with_pauses_and_warned_of_once() {
 }
 
 #[test]
+fn a_port_that_the_other_client_does_not_have_costs_one_connection_of_peers() {
+    let port = crate::common::ports::free_port();
+    let web = crate::common::service::http(0, "web");
+    let mut ends = ends(
+        UdpService::echo(),
+        &format!("-udpRange {port}"),
+        &format!("-remoteUDPPort {port} -local http://{}", web.addr),
+        "-udpForwardPort 1 -udpForwardFallback=false",
+    );
+    let visitor = UdpVisitor::from("127.0.0.1", ends.addr);
+    // Each flow that ends without a way makes way for a new one.
+    let sending = |_: u32| {
+        visitor.send(b"hello");
+        visitor.is_silent()
+    };
+    assert!((0..20).all(sending));
+    ends.forwarding
+        .wait_for("the other client has no such service");
+    for of in [&ends.forwarding, &ends.serving] {
+        let peers = of.lines_with("peer connected in");
+        assert_eq!(peers.len(), 1, "{peers:?}");
+    }
+    let warnings = ends.forwarding.lines_with("has no such service");
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+}
+
+#[test]
 fn a_restart_keeps_the_socket() {
     let mut ends = private(UdpService::echo());
     let visitor = UdpVisitor::from("127.0.0.1", ends.addr);

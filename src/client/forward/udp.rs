@@ -434,7 +434,10 @@ impl Forwarder {
             other.prove(&mut channel, key, Carried::Datagrams).await?;
         }
         let dialling = dial_flow(&mut channel).await;
-        dialling.map_err(|_| ForwardError::Ended)?;
+        dialling.map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => ForwardError::Io(e),
+            _ => ForwardError::Ended,
+        })?;
         let conn = self.conn(flow);
         let carrying = carry_flow(&channel, &conn, FLOW_TIMEOUT);
         let silent = async {

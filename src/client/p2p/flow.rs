@@ -11,6 +11,10 @@ use std::time::Duration;
 
 /// What the end with the service says on the channel when datagrams may come.
 const READY: u8 = 1;
+/// The same, if it has no such service.
+const NO_SERVICE: u8 = 2;
+/// The same, if the rules of the service do not admit the other end.
+const NOT_ALLOWED: u8 = 3;
 /// Maximum number of datagrams that are passed on together.
 const MAX_RUN: usize = 16;
 
@@ -27,13 +31,23 @@ pub enum FlowEnd {
     Here,
 }
 
-/// Makes an opened channel a flow, as the end that has opened it: waits until the other end takes datagrams.
+/// Makes an opened channel a flow, as the end that has opened it: waits until the other end takes datagrams. The kind
+/// of the error is `NotFound` if the other end has no such service, and `PermissionDenied` if its rules do not admit
+/// this end.
 pub async fn dial_flow(channel: &mut ChannelConn) -> io::Result<()> {
     begin(channel)?;
     let mut ready = [0; 1];
     channel.read_exact(&mut ready).await?;
     match ready {
         [READY] => Ok(()),
+        [NO_SERVICE] => Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the other client has no such service",
+        )),
+        [NOT_ALLOWED] => Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "the service's allow, deny or visitorRate does not admit this address",
+        )),
         _ => Err(io::ErrorKind::InvalidData.into()),
     }
 }
@@ -42,6 +56,29 @@ pub async fn dial_flow(channel: &mut ChannelConn) -> io::Result<()> {
 pub async fn accept_flow(channel: &mut ChannelConn) -> io::Result<()> {
     begin(channel)?;
     channel.write_all(&[READY]).await
+}
+
+impl ChannelConn {
+    /// Refuses a flow, as the end without the service.
+    pub async fn refuse_unknown_flow(self) {
+        self.refuse_flow(NO_SERVICE).await;
+    }
+
+    /// Refuses a flow that the rules of its service do not admit.
+    pub async fn deny_flow(self) {
+        self.refuse_flow(NOT_ALLOWED).await;
+    }
+
+    async fn refuse_flow(mut self, why: u8) {
+        let refusing = async {
+            self.write_all(&[why]).await?;
+            self.close().await
+        };
+        let refused: io::Result<()> = refusing.await;
+        if let Err(e) = refused {
+            log::debug!("refusing a flow: {e}");
+        }
+    }
 }
 
 fn begin(channel: &ChannelConn) -> io::Result<()> {
