@@ -171,6 +171,27 @@ fn a_client_that_the_rules_do_not_admit_is_told_so_on_both_ways() {
 }
 
 #[test]
+fn a_connection_that_may_not_use_the_server_waits_for_the_next_attempt() {
+    let echo = service::echo();
+    let mut server = server(
+        "-addr 127.0.0.1:0 -id id1 -secret secret1 -id id2 -secret secret2 -stunAddr 127.0.0.1:0",
+    );
+    let (remote, stun) = (server.addr(), server.stun_addr());
+    let mut forwarding = client(&format!(
+        "-remote tcp://{remote} -id id2 -secret secret2 -remoteSTUN stun:{stun} \
+         -tcpForwardAddr 127.0.0.1:0 -tcpForwardHostPrefix id1 -tcpForwardKey {KEY} {DIRECT}"
+    ));
+    let mut visitor = connect(forwarding.forward_addr());
+    forwarding.wait_for("no direct connection to id1");
+    let local = format!(
+        "-remoteSTUN stun:{stun} -local tcp://{} -private {KEY}",
+        echo.addr
+    );
+    let _serving = client_of_id1(remote, &local);
+    assert_echo(&mut visitor, b"at last");
+}
+
+#[test]
 fn a_corrected_key_is_tried_at_once() {
     let ends = ends();
     let (remote, stun) = (ends.remote, ends.stun);

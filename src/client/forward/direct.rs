@@ -76,6 +76,15 @@ enum PeerSlot {
     },
 }
 
+/// What may bring a usable peer, when there is none.
+enum NextChance {
+    /// A change of one that is connecting, or has lost its path.
+    Change,
+    /// An attempt, which is due then.
+    Attempt(Instant),
+    Never,
+}
+
 /// A connection that goes through the server, for which attempts go on.
 pub struct RelayedUse(Arc<DirectWay>);
 
@@ -161,26 +170,45 @@ impl DirectWay {
         }
     }
 
-    /// The same, but waits up to `patience` for a peer that is connecting; `None` if none is to be expected.
+    /// The same, but waits up to `patience` for a peer that is connecting or whose path is lost, and for an attempt that
+    /// is due; `None` if none is to be expected.
     pub async fn wait_open(
         self: &Arc<Self>,
         label: &str,
         patience: Duration,
     ) -> Option<ChannelConn> {
+        let end = clock::now() + patience;
         let waiting = async {
             loop {
                 let changed = self.changed.listen();
                 if let Some(channel) = self.open(label).await {
                     return Some(channel);
                 }
-                let is_connecting = |slot: &PeerSlot| matches!(slot, PeerSlot::Connecting);
-                if !self.lock().slots.iter().any(is_connecting) {
-                    return None;
+                match self.next_chance() {
+                    NextChance::Change => changed.await,
+                    NextChance::Attempt(at) if at <= end => {
+                        let attempt = async {
+                            Timer::after(at.saturating_duration_since(clock::now())).await;
+                        };
+                        future::or(changed, attempt).await;
+                    }
+                    NextChance::Attempt(_) | NextChance::Never => return None,
                 }
-                changed.await;
             }
         };
         timeout(patience, waiting).await.flatten()
+    }
+
+    /// Returns what may bring a usable peer.
+    fn next_chance(&self) -> NextChance {
+        let inner = self.lock();
+        let is_there = |slot: &PeerSlot| !matches!(slot, PeerSlot::Empty);
+        match (inner.slots.iter().any(is_there), inner.retry_at) {
+            // One that is up may have lost its path, or has not answered.
+            (true, _) => NextChance::Change,
+            (false, Some(at)) => NextChance::Attempt(at),
+            (false, None) => NextChance::Never,
+        }
     }
 
     /// Notes that a connection goes through the server. While it does, attempts go on.
@@ -362,6 +390,7 @@ impl DirectWay {
         inner.retry_at = None;
         let is_useful = inner.relayed > 0 || inner.is_wanted;
         drop(inner);
+        self.changed.notify(usize::MAX);
         if is_useful {
             self.link();
         }
