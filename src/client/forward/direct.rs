@@ -101,6 +101,8 @@ pub struct DirectStatus {
     pub name: String,
     /// The host prefix of the other client.
     pub host_prefix: String,
+    /// Whether connections may go through the server.
+    pub may_relay: bool,
     /// The paths of the peers that are connected.
     pub paths: Vec<PeerPath>,
     /// Whether an attempt runs.
@@ -458,6 +460,7 @@ impl DirectWay {
         let mut status = DirectStatus {
             name: self.name.clone(),
             host_prefix: self.other.host_prefix.clone(),
+            may_relay: self.other.may_relay,
             paths: Vec::new(),
             is_connecting: inner.slots.iter().any(connects) || links.iter().any(is_lost),
             retry: inner.retry_at.map(|at| at.saturating_duration_since(now)),

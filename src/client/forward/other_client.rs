@@ -74,6 +74,8 @@ pub struct OtherClient {
     pub host_prefix: String,
     /// The tries of the key of its private service.
     pub trials: KeyTrials,
+    /// Whether connections may go through the server.
+    pub may_relay: bool,
 }
 
 /// A connection through the server that the other client relays.

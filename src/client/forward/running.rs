@@ -46,6 +46,9 @@ pub trait ForwardConfig: Clone + PartialEq {
 
     /// Maximum number of peers.
     fn peers(&self) -> usize;
+
+    /// Whether the way through the server may be used.
+    fn falls_back(&self) -> bool;
 }
 
 /// A running forwarder with its socket.
@@ -125,6 +128,7 @@ impl<S: ForwardSocket, C: ForwardConfig> Running<S, C> {
             pools,
             host_prefix: config.host_prefix().to_owned(),
             trials: KeyTrials::default(),
+            may_relay: config.falls_back(),
         };
         let name = format!("{}Addr={}", S::OPTIONS, socket.addr());
         run(Started {

@@ -46,7 +46,16 @@ impl DirectStatus {
             // Some have begun before the direct way was up, or while it did not answer.
             (false, _, _) => "direct+relay",
             (true, true, _) => "connecting",
-            (true, false, _) => "relay",
+            (true, false, _) if self.may_relay => "relay",
+            (true, false, _) => "none",
+        }
+    }
+
+    /// Returns the word for the way without a direct one.
+    fn other_way(&self) -> &'static str {
+        match self.may_relay {
+            true => "server",
+            false => "none",
         }
     }
 
@@ -57,7 +66,7 @@ impl DirectStatus {
             "forward": self.name,
             "to": self.host_prefix,
             "state": self.state(),
-            "way": best.map_or_else(|| "server".to_owned(), |path| path.way.to_string()),
+            "way": best.map_or_else(|| self.other_way().to_owned(), |path| path.way.to_string()),
             "over": best.map(|path| path.over),
             "rtt": best.map(|path| path.round_trip.as_secs_f64() * 1e3),
             "lossPerMille": best.map(|path| path.loss),
@@ -74,6 +83,7 @@ impl fmt::Display for DirectStatus {
         let Self {
             name,
             host_prefix,
+            may_relay: _,
             paths,
             is_connecting: _,
             retry,
@@ -84,7 +94,7 @@ impl fmt::Display for DirectStatus {
         write!(f, "{name} to={host_prefix} state={} ", self.state())?;
         match &paths[..] {
             [best, ..] => write!(f, "{best} peers={}", paths.len())?,
-            [] => f.write_str("way=server")?,
+            [] => write!(f, "way={}", self.other_way())?,
         }
         write!(
             f,
@@ -112,6 +122,7 @@ mod tests {
         let status = DirectStatus {
             name: "udpForwardAddr=127.0.0.1:8001".to_owned(),
             host_prefix: "id1".to_owned(),
+            may_relay: true,
             paths: Vec::new(),
             is_connecting: true,
             retry: None,
@@ -131,6 +142,7 @@ mod tests {
         let mut status = DirectStatus {
             name: "tcpForwardAddr=127.0.0.1:8000".to_owned(),
             host_prefix: "id1".to_owned(),
+            may_relay: true,
             paths: Vec::new(),
             is_connecting: false,
             retry: Some(Duration::from_millis(4_900)),
@@ -146,6 +158,12 @@ mod tests {
             "tcpForwardAddr=127.0.0.1:8000 to=id1 state=relay way=server direct=2 relayed=1 \
              relaying=1 retry=4s: no direct connection came up in time"
         );
+        status.may_relay = false;
+        assert!(
+            status.to_string().contains(" state=none way=none "),
+            "{status}"
+        );
+        status.may_relay = true;
         status.paths.push(PeerPath {
             way: PeerWay::Host,
             over: "QUIC",

@@ -62,6 +62,10 @@ impl ForwardConfig for TcpForward {
     fn peers(&self) -> usize {
         self.connections
     }
+
+    fn falls_back(&self) -> bool {
+        self.fallback
+    }
 }
 
 impl TcpForwarder {

@@ -92,6 +92,10 @@ impl ForwardConfig for UdpForward {
     fn peers(&self) -> usize {
         1
     }
+
+    fn falls_back(&self) -> bool {
+        self.fallback
+    }
 }
 
 impl UdpForwarder {
