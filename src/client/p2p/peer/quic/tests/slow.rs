@@ -104,6 +104,9 @@ fn more_slow_readers_than_there_is_memory_for_hold_up_others_for_seconds_only() 
             "{took:?}, {} bytes",
             got.len()
         );
+        // The next one does not wait.
+        let next = open(&mut pair, OFFERS, "");
+        exchange(&mut pair, [OFFERS, ANSWERS], next, PART, SOON);
     }
 }
 
