@@ -31,7 +31,7 @@ pub struct ServerView {
     rates: Arc<Rates>,
 }
 
-/// Describes one client. Blocks like [`list`].
+/// Describes one client. Blocks like [`list()`].
 fn detail(state: &ServerState, id: &str) -> Option<Value> {
     let mut clients = state
         .registry
