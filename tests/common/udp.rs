@@ -127,6 +127,13 @@ impl UdpVisitor {
         panic!("no answer");
     }
 
+    /// Sends a datagram again and again until it comes back. Late answers to others are left out.
+    pub fn insist_on_echo(&self, datagram: &[u8]) {
+        let tries = PATIENCE.as_millis() / 100;
+        let came = (0..tries).any(|_| self.insist(datagram) == datagram);
+        assert!(came, "{} bytes did not come back", datagram.len());
+    }
+
     /// Whether no datagram comes for a while.
     pub fn is_silent(&self) -> bool {
         self.0.set_read_timeout(Some(SILENCE)).expect("a timeout");

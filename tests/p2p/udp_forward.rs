@@ -56,8 +56,7 @@ fn datagram(length: usize) -> Vec<u8> {
 
 fn assert_all_lengths(visitor: &UdpVisitor) {
     for length in LENGTHS {
-        let datagram = datagram(length);
-        assert!(visitor.insist(&datagram) == datagram, "{length} bytes");
+        visitor.insist_on_echo(&datagram(length));
     }
 }
 
