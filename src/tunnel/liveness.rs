@@ -121,8 +121,8 @@ impl Liveness {
         self.watched = self.watched.map(|_| now);
     }
 
-    /// Notes that a stream begins, or that bytes of streams have moved. True if the peer has been silent for [`PROBE_AFTER`] and should
-    /// be probed; the tunnel is then watched until there is a sign of life.
+    /// Notes that a stream begins, or that bytes of streams have moved. True if the peer has been silent for
+    /// [`PROBE_AFTER`] and should be probed; the tunnel is then watched until there is a sign of life.
     pub fn begin_stream(&mut self, now: Moment) -> bool {
         if self.watched.is_some() || self.reading == ReadingState::Stalled {
             return false;

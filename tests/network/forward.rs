@@ -1,6 +1,7 @@
 //! Forwarding to another client over paths that break and lose packets. Needs root, ip, nft and unshare.
 
 use super::nat::{assert_served, internet, start, start_client};
+use crate::common::gt::Gt;
 use crate::common::nat::{Internet, Nat};
 use crate::common::process::Process;
 use crate::common::scratch::Scratch;
@@ -85,6 +86,24 @@ fn insistent_visitor() {
     }
 }
 
+/// Starts a UDP service in the first home, private, and a client in the second one that forwards to it. Returns
+/// that client, and what else has to run.
+fn start_udp(internet: &Internet, home: &Scratch) -> (Gt, (Process, (Gt, Gt), Gt)) {
+    let mut echo = within(internet, "home-a", "forward::echo");
+    echo.wait_for("it answers");
+    let ends = start(internet, home);
+    let line = format!("-id id3 -secret secret3 -local udp://127.0.0.1:9000 -private {KEY}");
+    let mut serving = start_client(internet, "home-a", &line);
+    serving.wait_for_tunnel();
+    let line = format!(
+        "-id id2 -secret secret2 -udpForwardAddr 127.0.0.1:8001 -udpForwardHostPrefix id3 \
+         -udpForwardKey {KEY}"
+    );
+    let mut forwarding = start_client(internet, "home-b", &line);
+    forwarding.udp_forward_addr();
+    (forwarding, (echo, ends, serving))
+}
+
 fn answers(internet: &Internet) -> usize {
     let mut visitor = within(internet, "home-b", "forward::visitor");
     let line = visitor.wait_for("answers=");
@@ -97,19 +116,8 @@ fn loss_costs_datagrams_and_none_waits_for_another() {
     let Some(internet) = internet(Nat::PortRestricted, Nat::PortRestricted) else {
         return;
     };
-    let mut echo = within(&internet, "home-a", "forward::echo");
-    echo.wait_for("it answers");
     let home = Scratch::new();
-    let (_server, _files) = start(&internet, &home);
-    let line = format!("-id id3 -secret secret3 -local udp://127.0.0.1:9000 -private {KEY}");
-    let mut serving = start_client(&internet, "home-a", &line);
-    serving.wait_for_tunnel();
-    let line = format!(
-        "-id id2 -secret secret2 -udpForwardAddr 127.0.0.1:8001 -udpForwardHostPrefix id3 \
-         -udpForwardKey {KEY}"
-    );
-    let mut forwarding = start_client(&internet, "home-b", &line);
-    forwarding.udp_forward_addr();
+    let (mut forwarding, _others) = start_udp(&internet, &home);
     // It begins through the server, and moves.
     assert!(answers(&internet) > SENT * 9 / 10);
     forwarding.wait_for("the way to id3 is direct");
@@ -127,19 +135,8 @@ fn a_flow_leaves_a_path_that_is_dead_long_before_the_peer_is_given_up() {
     let Some(internet) = internet(Nat::PortRestricted, Nat::PortRestricted) else {
         return;
     };
-    let mut echo = within(&internet, "home-a", "forward::echo");
-    echo.wait_for("it answers");
     let home = Scratch::new();
-    let (_server, _files) = start(&internet, &home);
-    let line = format!("-id id3 -secret secret3 -local udp://127.0.0.1:9000 -private {KEY}");
-    let mut serving = start_client(&internet, "home-a", &line);
-    serving.wait_for_tunnel();
-    let line = format!(
-        "-id id2 -secret secret2 -udpForwardAddr 127.0.0.1:8001 -udpForwardHostPrefix id3 \
-         -udpForwardKey {KEY}"
-    );
-    let mut forwarding = start_client(&internet, "home-b", &line);
-    forwarding.udp_forward_addr();
+    let (mut forwarding, _others) = start_udp(&internet, &home);
     let mut visitor = within(&internet, "home-b", "forward::insistent_visitor");
     visitor.wait_for("answer ");
     forwarding.wait_for("the way to id3 is direct");

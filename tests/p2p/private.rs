@@ -7,7 +7,7 @@ use crate::common::service::{self, assert_echo, Service};
 use crate::common::visitor::{connect, get, read_to_end};
 use crate::common::webrtc::{Peer, PLAIN};
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 
 const KEY: &str = "WyQk0vWSTl4Ei7CqYqCRPh9T1Q4mXc2a";
 const OTHER_KEY: &str = "another-key-of-32-bytes-or-more.";
@@ -61,6 +61,16 @@ impl Ends {
 
     fn forwarding(&self, more: &str) -> (Gt, SocketAddr) {
         self.forwarding_by(self.remote, more)
+    }
+
+    /// Starts a client with the key, and waits for its direct way, over which the connection that it returns goes.
+    fn forwarding_directly(&self) -> (Gt, SocketAddr, TcpStream) {
+        let (mut forwarding, addr) = self.forwarding(&format!("-tcpForwardKey {KEY}"));
+        assert_echo(&mut connect(addr), b"through the server");
+        forwarding.wait_for_direct_way();
+        let mut direct = connect(addr);
+        assert_echo(&mut direct, b"directly");
+        (forwarding, addr, direct)
     }
 }
 
@@ -268,11 +278,7 @@ fn a_changed_key_ends_the_connections_of_the_one_before() {
 #[test]
 fn a_process_that_is_replaced_takes_no_connections_with_a_removed_key() {
     let mut ends = ends();
-    let (mut forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {KEY}"));
-    assert_echo(&mut connect(addr), b"through the server");
-    forwarding.wait_for_direct_way();
-    let mut before = connect(addr);
-    assert_echo(&mut before, b"directly");
+    let (mut forwarding, addr, mut before) = ends.forwarding_directly();
     let _successor = ends.serving.restart(OTHER_KEY);
     // The old process still has this one, and takes no others.
     assert_echo(&mut before, b"it goes on");
@@ -288,11 +294,7 @@ fn a_process_that_is_replaced_takes_no_connections_with_a_removed_key() {
 #[test]
 fn a_process_that_is_replaced_leaves_new_connections_to_the_other_one() {
     let mut ends = ends();
-    let (mut forwarding, addr) = ends.forwarding(&format!("-tcpForwardKey {KEY}"));
-    assert_echo(&mut connect(addr), b"through the server");
-    forwarding.wait_for_direct_way();
-    let mut before = connect(addr);
-    assert_echo(&mut before, b"directly");
+    let (_forwarding, addr, mut before) = ends.forwarding_directly();
     let _successor = ends.serving.restart(KEY);
     for _ in 0..5 {
         assert_echo(&mut connect(addr), b"a new one");

@@ -22,8 +22,8 @@ pub struct PathCounts {
     pub due: u64,
     /// Pieces of data that have come.
     pub data: u64,
-    /// The smoothed round trip, which changes with each acknowledgement of what was not acknowledged before. Packets of
-    /// the server have others, too, that are none.
+    /// The smoothed round trip. It changes when the server acknowledges something for the first time, and with no
+    /// other packet.
     pub round_trip: Duration,
 }
 

@@ -137,6 +137,11 @@ async fn client_and_peer() -> (End, Peer) {
 /// Returns the end of a client that takes this many streams, and its server.
 async fn client_of(streams: u32) -> (End, Peer) {
     let (client, server) = pair_with_streams().await;
+    client_over(client, server, streams)
+}
+
+/// Returns the end of a client that takes this many streams over a connection, and its server.
+fn client_over(client: net::Conn, server: net::Conn, streams: u32) -> (End, Peer) {
     raise_window(&server);
     let policy = Policy::new(
         Version::Two,
@@ -556,14 +561,7 @@ fn a_peer_that_is_gone_is_noticed_after_bytes_have_moved() {
 fn a_short_answer_does_not_wait_for_the_bytes_of_a_download() {
     task::block_on(async {
         let (client, server, line) = Line::between().await;
-        raise_window(&server);
-        let policy = Policy::new(
-            Version::Two,
-            PeerRole::Server { streams: 10 },
-            Duration::from_secs(60),
-        );
-        let client = End::with(client, policy);
-        let peer = Peer::new(server);
+        let (client, peer) = client_over(client, server, 10);
         let header = |number| StreamHeader {
             window: 4 * 1024 * 1024,
             ..header(number, 0)
@@ -592,14 +590,7 @@ fn a_short_answer_does_not_wait_for_the_bytes_of_a_download() {
 fn a_lost_packet_of_one_stream_holds_up_no_other() {
     task::block_on(async {
         let (client, server, line) = Line::between().await;
-        raise_window(&server);
-        let policy = Policy::new(
-            Version::Two,
-            PeerRole::Server { streams: 10 },
-            Duration::from_secs(60),
-        );
-        let client = End::with(client, policy);
-        let peer = Peer::new(server);
+        let (client, peer) = client_over(client, server, 10);
         let held = peer.open(&begin(1, 0, b"")).await;
         let stream = client.opened().await;
         let other = peer.open(&begin(2, 0, b"")).await;
